@@ -1,0 +1,147 @@
+"""Saves the variables of a named model with Orbax and loads them again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from autosplit.errors import ArtefactError, InputError
+from autosplit.models.zoo import create_model, variable_shapes
+
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model of the zoo and its variables.
+
+    Attributes:
+      model_name: key of `autosplit.models.MODELS`.
+      num_classes: length of the model's output.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+    """
+
+    model_name: str
+    num_classes: int
+    variables: Mapping[str, Any]
+
+    @property
+    def model(self) -> nn.Module:
+        """The Linen module that the variables belong to."""
+        return create_model(self.model_name, self.num_classes)
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint as a directory; either all of it appears or nothing.
+
+    The directory has ``model.json`` (format version, name, number of classes) and
+    ``variables``, an Orbax checkpoint.
+
+    Args:
+      path: of the new directory.
+      checkpoint: what to write.
+
+    Raises:
+      InputError: the path exists, the name is unknown, or the variables do not fit.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists():
+        raise InputError(f"{path} exists; expected a new path. Remove it or choose another.")
+    _require_fit(checkpoint)
+    about = {
+        "format_version": FORMAT_VERSION,
+        "model_name": checkpoint.model_name,
+        "num_classes": checkpoint.num_classes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(temporary / "variables", dict(checkpoint.variables))
+        (temporary / "model.json").write_text(json.dumps(about, indent=2) + "\n")
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote.
+
+    Args:
+      path: of the directory.
+
+    Returns:
+      The checkpoint, its variables as JAX arrays.
+
+    Raises:
+      InputError: there is no such directory.
+      ArtefactError: it is damaged or of another format version.
+    """
+    path = pathlib.Path(path).absolute()
+    if not path.is_dir():
+        raise InputError(f"there is no directory {path}; expected one of experiments.convert.")
+    try:
+        about = json.loads((path / "model.json").read_text())
+        version, name, classes = (
+            about[key] for key in ("format_version", "model_name", "num_classes")
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"{path / 'model.json'} cannot be read ({error!r}); expected a directory written by "
+            "experiments.convert. Convert the checkpoint again."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ArtefactError(
+            f"{path} has format version {version}; expected {FORMAT_VERSION}. "
+            "Convert the checkpoint again."
+        )
+    return Checkpoint(model_name=name, num_classes=classes, variables=_restore(path, name, classes))
+
+
+def _restore(path: pathlib.Path, name: str, num_classes: int) -> dict[str, Any]:
+    template = variable_shapes(create_model(name, num_classes))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), template
+    )
+    try:
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(path / "variables", target)
+    # Orbax reports a damaged directory by many types of its own and of its storage library.
+    except Exception as error:
+        raise ArtefactError(
+            f"{path / 'variables'} cannot be restored as {name} with {num_classes} classes "
+            f"({type(error).__name__}: {error}). Convert the checkpoint again."
+        ) from error
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp  # slow to import, and needed only here
+
+    return ocp.StandardCheckpointer()
+
+
+def _require_fit(checkpoint: Checkpoint) -> None:
+    expected, found = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+        for leaves in (
+            jax.tree.leaves_with_path(variable_shapes(checkpoint.model)),
+            jax.tree.leaves_with_path(dict(checkpoint.variables)),
+        )
+    )
+    differing = sorted(k for k in expected | found if expected.get(k) != found.get(k))
+    if differing:
+        raise InputError(
+            f"{len(differing)} variables are not those of {checkpoint.model_name} with "
+            f"{checkpoint.num_classes} classes: {', '.join(differing[:8])}. Build the variables "
+            "with Checkpoint.model.init or autosplit.converters.convert."
+        )

@@ -1,0 +1,80 @@
+"""SplitPlan: one cut with its bit-widths, what it costs and why it stands; Plans: a list."""
+
+from __future__ import annotations
+
+import dataclasses
+
+FLOAT_BITS = 32
+"""Stands for "not quantized" in every bit-width array."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """A cut, the bits on the edge, the predicted costs and the certificate.
+
+    L layers, T tensors, as in the profile that it was solved from.
+
+    Attributes:
+      label: ``"auto-split"``, ``"cloud-only (jpeg-q90)"``, ``"edge-only"``, ...
+      fingerprint: of the graph.
+      cut_name: where the graph is cut, in words.
+      on_edge: L flags.
+      crosses: T flags, the tensors that are sent.
+      encoding: ``"packed"``, or the name of an `InputEncoding` for cloud-only.
+      w_bits: L bit-widths, `FLOAT_BITS` where not quantized (cloud, no weight).
+      a_bits: T bit-widths, likewise.
+      weight_ratio: L clip ratios (1.0 where not quantized).
+      activation_low, activation_high: T clips (0.0 where not quantized).
+      edge_s, pack_s, uplink_s, unpack_s, cloud_s, downlink_s, round_trip_s: predicted.
+      uplink_bytes, downlink_bytes: payload of request and response.
+      edge_weight_bytes: packed weights on the edge.
+      edge_activation_bytes: the largest activation on the edge (the paper's max).
+      quant_mse: sum of the tensor-local errors on the edge.
+      predicted_output_error: first-order relative mean squared output error.
+      output_error: the same measured end to end on calibration data; None until
+        `autosplit.measure` has run.
+      lower_bound_s: proven lower bound on the latency of any plan within the
+        same budgets; equal to latency_s when the plan is optimal.
+      reason: why the plan is feasible, or which constraint it breaks.
+      feasible: within all constraints that were asked for.
+    """
+
+    label: str
+    fingerprint: str
+    cut_name: str
+    on_edge: tuple[bool, ...]
+    crosses: tuple[bool, ...]
+    encoding: str
+    w_bits: tuple[int, ...]
+    a_bits: tuple[int, ...]
+    weight_ratio: tuple[float, ...]
+    activation_low: tuple[float, ...]
+    activation_high: tuple[float, ...]
+    edge_s: float
+    pack_s: float
+    uplink_s: float
+    unpack_s: float
+    cloud_s: float
+    downlink_s: float
+    round_trip_s: float
+    uplink_bytes: float
+    downlink_bytes: float
+    edge_weight_bytes: int
+    edge_activation_bytes: int
+    quant_mse: float
+    predicted_output_error: float
+    output_error: float | None = None
+    lower_bound_s: float = 0.0
+    reason: str = ""
+    feasible: bool = True
+
+    @property
+    def latency_s(self) -> float:
+        """End-to-end seconds: all stages one after the other."""
+        compute = self.edge_s + self.pack_s + self.unpack_s + self.cloud_s
+        return compute + self.uplink_s + self.downlink_s + self.round_trip_s
+
+    @property
+    def edge_memory_bytes(self) -> int:
+        """Packed weights plus the largest activation on the edge."""
+        return self.edge_weight_bytes + self.edge_activation_bytes
