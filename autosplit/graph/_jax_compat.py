@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jex
 
 Jaxpr = jex.Jaxpr
@@ -35,7 +37,21 @@ _INLINED = {
 
 def make_jaxpr(fn: Callable[..., Any], args: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
     """Traces ``fn(*args)``; returns the closed jaxpr and the pytree of output shapes."""
-    return jax.make_jaxpr(fn, return_shape=True)(*args)
+
+    # JAX remembers traces by function: a new one is needed to run ``fn`` again.
+    def fresh(*arguments: Any) -> Any:
+        return fn(*arguments)
+
+    return jax.make_jaxpr(fresh, return_shape=True)(*args)
+
+
+def same_array(first: Any, second: Any) -> bool:
+    """Tells whether two captured arrays hold the same bits."""
+    if first is second:
+        return True
+    if jnp.issubdtype(getattr(first, "dtype", np.float32), jax.dtypes.prng_key):
+        first, second = jax.random.key_data(first), jax.random.key_data(second)
+    return np.asarray(first).tobytes() == np.asarray(second).tobytes()
 
 
 def inlined_body(eqn: JaxprEqn) -> ClosedJaxpr | None:
@@ -73,7 +89,7 @@ def source(eqn: JaxprEqn) -> str:
     """Returns ``file:line (function)`` of the user's code that made an equation."""
     # Best effort, for error messages only: the summariser is not public.
     with contextlib.suppress(Exception):
-        from jax._src import source_info_util  # noqa: PLC0415
+        from jax._src import source_info_util
 
         return source_info_util.summarize(eqn.source_info)
     return "unknown place"
@@ -81,7 +97,8 @@ def source(eqn: JaxprEqn) -> str:
 
 def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Runs one equation on values given in the order of its inputs (literals included)."""
-    variables, values = [], []
+    variables: list[Any] = []
+    values: list[Any] = []
     for atom, value in zip(eqn.invars, operands, strict=True):
         if not is_literal(atom) and not any(atom is v for v in variables):
             variables.append(atom)

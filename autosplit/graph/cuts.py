@@ -33,14 +33,14 @@ def make_cut(graph: LayerGraph, on_edge: tuple[bool, ...], name: str = "") -> Cu
     if len(on_edge) != len(graph.layers):
         raise CutError(f"A cut needs {len(graph.layers)} flags, one per layer; got {len(on_edge)}.")
     flags = np.array(on_edge, bool)
-    for index in np.flatnonzero(flags):
-        missing = np.flatnonzero(graph.ancestors[index] & ~flags)
-        if missing.size:
-            raise CutError(
-                f"The cut is not closed: layer {graph.layers[index].name!r} is on the edge but "
-                f"{graph.layers[missing[0]].name!r}, which it depends on, is in the cloud. "
-                "Put every predecessor on the edge, or use graph.cut_after(name)."
-            )
+    missing = np.flatnonzero(graph.ancestors[flags].any(axis=0) & ~flags)
+    if missing.size:
+        follower = np.flatnonzero(graph.ancestors[:, missing[0]] & flags)[0]
+        raise CutError(
+            f"The cut is not closed: layer {graph.layers[follower].name!r} is on the edge but "
+            f"{graph.layers[missing[0]].name!r}, which it depends on, is in the cloud. "
+            "Put every predecessor on the edge, or use graph.cut_after(name)."
+        )
     edge_only = bool(flags.all())
     crossing = tuple(
         index
@@ -164,8 +164,8 @@ def _min_cut(graph: LayerGraph, price: float) -> int:
 
 def _source_side(edges: list[tuple[int, int, float]], source: int, sink: int) -> set[int]:
     """Returns the source side of a minimum cut (SciPy's maximum flow on scaled integers)."""
-    from scipy.sparse import csr_array  # noqa: PLC0415  (slow to import, seldom needed)
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow  # noqa: PLC0415
+    from scipy.sparse import csr_array  # slow to import, seldom needed
+    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
     heads, tails, capacities = (np.array(column) for column in zip(*edges, strict=True))
     scale = (2**30 - 1) / capacities.max()

@@ -13,7 +13,7 @@ import dataclasses
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autosplit.graph import primitives
 from autosplit.graph.inlining import Equation, FlatProgram
@@ -87,6 +87,9 @@ class _Grower:
     def family(self, index: int) -> str:
         return primitives.family(equation_of(self.steps[index]))
 
+    def is_anchor(self, index: int) -> bool:
+        return isinstance(self.steps[index], Anchor)
+
     def size(self, value: int) -> int:
         return math.prod(self.program.avals[value].shape)
 
@@ -104,41 +107,48 @@ class _Grower:
         # A normalisation reads its input several times: every reader may join.
         waiting = {r for value in values | outside for r in self.readers[value] if r > start}
         heap = sorted(waiting)
+        # Live: read by a step that is no member, or returned. Counted as members
+        # join, because a long chain would otherwise take quadratic time.
+        unread = {value: len(self.readers[value]) for value in values}
+        live = sum(self._is_live(value, unread) for value in values)
         while heap:
             index = heapq.heappop(heap)
             if not self._joins(index, kind, values, outside):
                 continue
             members.append(index)
-            values.update(results(self.steps[index]))
+            for value in self.reads(index) & values:
+                unread[value] -= 1
+                live -= not self._is_live(value, unread)
             for value in results(self.steps[index]):
+                values.add(value)
+                unread[value] = len(self.readers[value])
+                live += self._is_live(value, unread)
                 for reader in self.readers[value]:
                     if reader not in waiting:
                         waiting.add(reader)
                         heapq.heappush(heap, reader)
-            if self._live_out(members, values) == 1:
+            if live == 1:
                 kept = len(members)
         self.taken.update(members[:kept])
         return Group(kind=kind, steps=tuple(self.steps[i] for i in members[:kept]))
 
+    def _is_live(self, value: int, unread: Mapping[int, int]) -> bool:
+        return value in self.returned or unread[value] > 0
+
     def _joins(self, index: int, kind: str, values: set[int], outside: frozenset[int]) -> bool:
         family = self.family(index)
-        if index in self.taken or family not in _CHEAP:
+        # A nearest-neighbour resize is one gather for each axis.
+        repeats = kind == "resize" and family == "gather" and not self.is_anchor(index)
+        if index in self.taken or not (family in _CHEAP or repeats):
             return False
         soft = kind in ("elementwise", "reduce")
         if not soft and (family == "reduce" or (family == "movement" and self.enlarges(index))):
             return False
         return self.reads(index) <= (values | outside)
 
-    def _live_out(self, members: Sequence[int], values: set[int]) -> int:
-        inside = set(members)
-        return sum(
-            value in self.returned or any(r not in inside for r in self.readers[value])
-            for value in values
-        )
-
     def kind(self, index: int) -> str:
         family = self.family(index)
-        if family == "gather" and not isinstance(self.steps[index], Anchor):
+        if family == "gather" and not self.is_anchor(index):
             return "resize" if self.enlarges(index) else "reshape"
         if family == "movement":
             return "resize" if self.enlarges(index) and self._repeats(index) else "reshape"
@@ -159,23 +169,25 @@ def _merge_leading(groups: list[Group], grower: _Grower) -> list[Group]:
     Only single-reader groups move, so no cycle can arise.
     """
     current = list(groups)
+    external = [_external(group, grower) for group in current]
+    readers: dict[int, set[int]] = defaultdict(set)
+    for index, values in enumerate(external):
+        for value in values:
+            readers[value].add(index)
     for index in range(len(current) - 1, -1, -1):
         group = current[index]
-        scaling = group.kind == "elementwise" and all(
-            value in grower.program.inputs for value in _external(group, grower)
-        )
-        if group.kind != "reshape" and not scaling:
-            continue
+        scaling = group.kind == "elementwise" and external[index] <= set(grower.program.inputs)
         made = {v for step in group.steps for v in results(step)}
-        if made & grower.returned:
+        targets = set().union(*(readers[v] for v in made))
+        if not (group.kind == "reshape" or scaling) or made & grower.returned or len(targets) != 1:
             continue
-        readers = [
-            j for j, g in enumerate(current) if g is not group and made & _external(g, grower)
-        ]
-        if len(readers) == 1:
-            target = current[readers[0]]
-            current[readers[0]] = Group(kind=target.kind, steps=group.steps + target.steps)
-            current[index] = Group(kind="", steps=())
+        (target,) = targets
+        current[target] = dataclasses.replace(
+            current[target], steps=group.steps + current[target].steps
+        )
+        current[index] = Group(kind="", steps=())
+        for value in external[index]:
+            readers[value] = readers[value] - {index} | {target}
     return [g for g in current if g.steps]
 
 

@@ -28,12 +28,15 @@ class Equation:
       inputs: operands in order.
       outputs: numbers of the values it defines.
       scope: module path ("" where the function has no modules).
+      caller: the equation of the traced function that it was inlined from, for
+        messages: equations inside JAX's own functions have no place in the user's code.
     """
 
-    eqn: compat.JaxprEqn
+    eqn: Any  # a JaxprEqn, whose type promises no shape of its variables
     inputs: tuple[Operand, ...]
     outputs: tuple[int, ...]
     scope: str
+    caller: Any
 
     @property
     def primitive(self) -> str:
@@ -104,7 +107,7 @@ class _Builder:
         return len(self.avals) - 1
 
     def inline(
-        self, closed: compat.ClosedJaxpr, arguments: list[Operand], scope: str
+        self, closed: compat.ClosedJaxpr, arguments: list[Operand], scope: str, caller: Any = None
     ) -> list[Operand]:
         """Appends the equations of ``closed`` applied to ``arguments``; returns its results."""
         jaxpr = closed.jaxpr
@@ -124,12 +127,15 @@ class _Builder:
             body = compat.inlined_body(eqn)
             results: list[Operand]
             if body is not None:
-                results = self.inline(body, operands, path)
+                results = self.inline(body, operands, path, caller or eqn)
             else:
                 numbers = tuple(self.new(v.aval) for v in eqn.outvars)
                 self.equations.append(
-                    Equation(eqn=eqn, inputs=tuple(operands), outputs=numbers, scope=path)
-                )
+                    Equation(
+                        eqn=eqn, inputs=tuple(operands), outputs=numbers, scope=path,
+                        caller=caller or eqn,
+                    )
+                )  # fmt: skip
                 results = list(numbers)
             bound.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from autosplit.errors import CutError
-from autosplit.graph import cuts, drawing
-from autosplit.graph.inlining import Equation, FlatProgram, Operand
+from autosplit.graph import cuts, drawing, summary
+from autosplit.graph.inlining import Equation, FlatProgram, Literal, Operand
 from autosplit.workload import Workload
 
 
@@ -143,7 +143,7 @@ class Layer:
         return self.weight.size if self.weight else 0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LayerGraph:
     """The layers of a function in topological order, and the tensors between them.
 
@@ -158,6 +158,8 @@ class LayerGraph:
       num_params: how many of the program's inputs are parameters.
       in_tree, param_tree, out_tree: pytree structures of inputs, params, outputs.
       fingerprint: hex digest of the structure (not of the weights).
+
+    Graphs compare and hash by identity, so that one can be a static argument of `jax.jit`.
     """
 
     layers: tuple[Layer, ...]
@@ -184,6 +186,15 @@ class LayerGraph:
                     closure[index] |= closure[producer]
                     closure[index, producer] = True
         return closure
+
+    @property
+    def output_shapes(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of each flat output."""
+        shapes = []
+        for operand in self.program.outputs:
+            value = operand.value if isinstance(operand, Literal) else self.program.avals[operand]
+            shapes.append((tuple(np.shape(value)), np.dtype(value.dtype)))
+        return shapes
 
     def layer_index(self, name: str) -> int:
         """Returns the index of the layer called ``name``; raises `CutError` if there is none."""
@@ -224,7 +235,7 @@ class LayerGraph:
 
     def summary(self) -> str:
         """Returns a table of the layers: kind, output shape, MACs, weights."""
-        return drawing.summary_table(self)
+        return summary.summary_table(self)
 
     def to_svg(self, on_edge: Iterable[bool] = (), bits: dict[int, str] | None = None) -> str:
         """Draws the graph as SVG, with the cut if ``on_edge`` (a flag per layer) is given."""

@@ -23,8 +23,8 @@ ELEMENTWISE = frozenset(
 )
 MOVEMENT = frozenset(
     """
-    bitcast_convert_type broadcast_in_dim device_put dynamic_slice expand_dims iota layout_constraint
-    pad reshape rev sharding_constraint slice split squeeze tile transpose
+    bitcast_convert_type broadcast_in_dim device_put dynamic_slice expand_dims iota
+    layout_constraint pad reshape rev sharding_constraint slice split squeeze tile transpose
     """.split()
 )
 REDUCE = frozenset(
@@ -79,8 +79,9 @@ def family(equation: Equation) -> str:
     for kind, members in _FAMILIES.items():
         if name in members:
             return kind
+    place = equation.scope or compat.source(equation.eqn) or compat.source(equation.caller)
     raise UnknownPrimitiveError(
-        f"Primitive {name!r} at {equation.scope or compat.source(equation.eqn)} depends on the "
+        f"Primitive {name!r} at {place} depends on the "
         "inputs and has no rule, so its cost is unknown; expected one of the primitives in "
         "autosplit/graph/primitives.py. Compute it outside the traced function, write it with "
         "other operations, or add it to the family it belongs to."

@@ -74,7 +74,7 @@ def _flat_program(fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[FlatPr
     try:
         closed, shapes = compat.make_jaxpr(fn, args)
         again, _ = compat.make_jaxpr(fn, args)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, AttributeError) as error:
+    except (jax.errors.JAXTypeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TraceError(
             f"The function cannot be traced: {type(error).__name__}: {_first_line(error)} "
             "Expected a pure JAX function fn(params, *inputs): no Python control flow on values, "
@@ -87,12 +87,20 @@ def _flat_program(fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[FlatPr
             "mutable references from the traced function."
         )
     program = flatten(closed)
-    if _fingerprint(program, 0) != _fingerprint(flatten(again), 0):
+    if not _same_program(program, flatten(again)):
         raise TraceError(
             "The function is not pure: two traces with the same arguments gave different "
             "programs. Remove state that changes from call to call (counters, random numbers)."
         )
     return program, jax.tree.structure(shapes)
+
+
+def _same_program(program: FlatProgram, other: FlatProgram) -> bool:
+    """Compares structure and captured arrays: a random mask captured anew is no constant."""
+    return _fingerprint(program, 0) == _fingerprint(other, 0) and all(
+        compat.same_array(value, other.constants[number])
+        for number, value in program.constants.items()
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -126,6 +134,7 @@ def _fold_chains(
         for value in set(equation.values):
             readers[value].append(equation)
     varying = simplify.varying_axes(program, hoisted)
+    learned = _learned(program, hoisted, data)
     returned = frozenset(o for o in program.outputs if isinstance(o, int))
     groups: dict[Any, int] = {}
     absorbed: set[int] = set()
@@ -139,7 +148,7 @@ def _fold_chains(
             continue
         layout = simplify.channel_layout(equation, is_data)
         weight = equation.inputs[layout.position] if layout else None
-        if layout is None or not isinstance(weight, int):
+        if layout is None or not isinstance(weight, int) or weight not in learned:
             steps.append(equation)
             continue
         folds, chain, result = simplify.find_chain(
@@ -161,6 +170,21 @@ def _fold_chains(
         )
         steps.append(simplify.Anchor(equation=equation, weight=spec, chain=chain, result=result))
     return steps
+
+
+def _learned(
+    program: FlatProgram, hoisted: Sequence[Equation], data: frozenset[int]
+) -> frozenset[int]:
+    """Finds values made of parameters or captured arrays.
+
+    The rest is computed from nothing, as the matrices of a linear resize are: no
+    weight that could be quantized.
+    """
+    found = {*program.inputs, *program.constants} - data
+    for equation in hoisted:
+        if found.intersection(equation.values):
+            found.update(equation.outputs)
+    return frozenset(found)
 
 
 def _build(
@@ -222,7 +246,7 @@ def _layer(
     constants = tuple(
         dict.fromkeys(
             v for e in equations for v in e.values
-            if v not in data and not (anchor and e is anchor.equation and v == weight.value)
+            if v not in data and not (anchor and e is anchor.equation and v == anchor.weight.value)
         )
     )  # fmt: skip
     size = {v: math.prod(program.avals[v].shape) for v in (*ins, *outs, *constants)}
