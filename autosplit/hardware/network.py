@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from autosplit.errors import InputError
 
@@ -39,7 +40,7 @@ class Network:
             if getattr(self, field) < 0:
                 raise InputError(f"Network.{field} is {getattr(self, field)}; expected 0 or more.")
 
-    def uplink_s(self, payload_bytes):
+    def uplink_s(self, payload_bytes: Any) -> Any:
         """Returns the seconds that a request of ``payload_bytes`` occupies the uplink.
 
         >>> Network(uplink_bits_per_s=8e6).uplink_s(1_000_000)
@@ -47,7 +48,7 @@ class Network:
         """
         return (payload_bytes + self.message_overhead_bytes) * 8 / self.uplink_bits_per_s
 
-    def downlink_s(self, payload_bytes):
+    def downlink_s(self, payload_bytes: Any) -> Any:
         """Returns the seconds that a response of ``payload_bytes`` occupies the downlink."""
         rate = self.downlink_bits_per_s or self.uplink_bits_per_s
         return (payload_bytes + self.message_overhead_bytes) * 8 / rate

@@ -95,6 +95,10 @@ class Tiled:
         owner = f"Tiled({self.name!r})"
         names = [f.name for f in dataclasses.fields(self) if f.name != "name"]
         require_positive(owner, {n: getattr(self, n) for n in names})
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and value != int(value):
+                raise InputError(f"{owner}.{field.name} is {value}; expected a whole number.")
         products = self.tile_channels * self.tile_filters
         if self.macs_per_cycle % products:
             raise InputError(
@@ -149,10 +153,8 @@ class Tiled:
         filter_tiles = _ceil(filters, self.tile_filters)
         calls = np.where(_has_macs(workloads), workloads.batch * workloads.repeat, 0)
         cycles = np.zeros((len(workloads), len(w_bits), len(a_bits)))
-        rows_of_tiles = _spans(workloads, "height", self.tile_height)
-        columns_of_tiles = _spans(workloads, "width", self.tile_width)
-        for rows in rows_of_tiles:
-            for columns in columns_of_tiles:
+        for rows in _spans(workloads, "height", self.tile_height):
+            for columns in _spans(workloads, "width", self.tile_width):
                 pixels = rows.outputs * columns.outputs
                 macs = taps * _ceil(pixels, self.pixel_lanes) * filter_tiles
                 adds = _ceil(pixels * filters, self.adds_per_cycle)
@@ -160,8 +162,8 @@ class Tiled:
                     elements = rows.window * columns.window * block.channels
                     dma = self.dma_cycles_per_byte * elements[:, None, None] * a_bits / 8
                     busy = macs[:, None, None] * passes + (adds * block.accumulates)[:, None, None]
-                    count = calls * rows.count * columns.count * block.count
-                    cycles += count[:, None, None] * np.maximum(dma, busy)
+                    tiles = calls * rows.tiles * columns.tiles * block.tiles
+                    cycles += tiles[:, None, None] * np.maximum(dma, busy)
         return cycles
 
     def _channel_blocks(self, workloads: WorkloadTable) -> tuple[_ChannelBlock, ...]:
@@ -188,7 +190,7 @@ class Tiled:
 class _Span(NamedTuple):
     """Tiles of one kind along the height or the width; all i64[L]."""
 
-    count: np.ndarray
+    tiles: np.ndarray
     outputs: np.ndarray  # output pixels of one tile
     window: np.ndarray  # stored input pixels that they need
 
@@ -196,7 +198,7 @@ class _Span(NamedTuple):
 class _ChannelBlock(NamedTuple):
     """Tiles of one kind along channels and groups."""
 
-    count: np.ndarray  # i64[L]
+    tiles: np.ndarray  # i64[L]
     channels: np.ndarray  # i64[L], of one tile
     accumulates: np.ndarray  # bool[L], adds to the partial sums of earlier channels
 
@@ -209,16 +211,16 @@ def _spans(workloads: WorkloadTable, axis: str, tile: int) -> tuple[_Span, _Span
     reach = getattr(workloads, f"dilation_{axis}") * (getattr(workloads, f"kernel_{axis}") - 1) + 1
     # A kernel wider than the tile still makes one output pixel from a wider window.
     per_tile = np.clip((tile * upsample - reach) // stride + 1, 1, outputs)
-    count = _ceil(outputs, per_tile)
-    last = outputs - (count - 1) * per_tile
+    tiles = _ceil(outputs, per_tile)
+    last = outputs - (tiles - 1) * per_tile
 
     def window(pixels: np.ndarray) -> np.ndarray:
         stored = _ceil((pixels - 1) * stride + reach, upsample)
         return np.minimum(stored, getattr(workloads, f"in_{axis}"))
 
     return (
-        _Span(count - 1, per_tile, window(per_tile)),
-        _Span(np.ones_like(count), last, window(last)),
+        _Span(tiles - 1, per_tile, window(per_tile)),
+        _Span(np.ones_like(tiles), last, window(last)),
     )
 
 

@@ -31,6 +31,8 @@ class SplitPlan:
       edge_activation_bytes: the largest activation on the edge (the paper's max).
       quant_mse: sum of the tensor-local errors on the edge.
       predicted_output_error: first-order relative mean squared output error.
+      error_is_predicted: False for a lossy encoding, whose error is only known once
+        measured (predicted_output_error is 0.0 and means nothing then).
       output_error: the same measured end to end on calibration data; None until
         `autosplit.measure` has run.
       lower_bound_s: proven lower bound on the latency of any plan within the
@@ -63,6 +65,7 @@ class SplitPlan:
     edge_activation_bytes: int
     quant_mse: float
     predicted_output_error: float
+    error_is_predicted: bool = True
     output_error: float | None = None
     lower_bound_s: float = 0.0
     reason: str = ""

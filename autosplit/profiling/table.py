@@ -42,11 +42,13 @@ class Profile:
       bits: i64[K].
       layer_names, tensor_names: str[L], str[T].
       macs: i64[L].
+      has_weight: bool[L], there is a bit-width to choose; elsewhere the rows of the
+        weight tables are constant.
       weight_error: f64[L, K], quant_mse of the weight, 0 where there is none.
       weight_gain: f64[L], relative mean squared output error per unit of weight
         quant_mse, to first order.
       weight_ratio: f64[L, K], clip over the largest absolute value of a channel.
-      weight_bytes: i64[L, K], packed weight, scales and bias, rounded up.
+      weight_bytes: i64[L, K], packed weight, scales, bias and float constants.
       weight_group: i64[L], layers with equal numbers share one stored weight
         (bytes are paid once and their bits must agree).
       activation_error: f64[T, K], quant_mse of the tensor; 0 for graph inputs.
@@ -77,6 +79,7 @@ class Profile:
     layer_names: tuple[str, ...]
     tensor_names: tuple[str, ...]
     macs: np.ndarray
+    has_weight: np.ndarray
     weight_error: np.ndarray
     weight_gain: np.ndarray
     weight_ratio: np.ndarray

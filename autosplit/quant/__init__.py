@@ -1,0 +1,1 @@
+"""Quantization: affine grids, clipping, packing."""
