@@ -1,0 +1,1 @@
+"""Runs a graph: under any assignment of bit-widths, or as two halves."""

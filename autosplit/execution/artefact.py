@@ -1,0 +1,112 @@
+"""Reads a saved split; the model's Python code is not needed."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autosplit.errors import ArtefactError, InputError
+from autosplit.execution.export import MANIFEST, file_digest, program_file, weights_file
+from autosplit.execution.halves import Half, Split
+from autosplit.execution.manifest import ArraySpec, Manifest, from_json, unnest
+from autosplit.execution.weights import PackedWeight, unpack_weight
+
+SIDES = ("edge", "cloud")
+
+
+def load(path: str | pathlib.Path, sides: Sequence[str] = SIDES) -> Split:
+    """Loads a split that `Split.save` wrote.
+
+    Args:
+      path: directory.
+      sides: which halves to load: ``"edge"``, ``"cloud"`` or both.
+
+    Returns:
+      The split; a side that was not loaded raises when it is called.
+
+    Raises:
+      ArtefactError: a file is missing, truncated, changed, or of another format version.
+      InputError: an unknown side.
+    """
+    folder = pathlib.Path(path)
+    if unknown := set(sides) - set(SIDES):
+        raise InputError(f"Unknown sides {sorted(unknown)}; expected some of {SIDES}.")
+    manifest = read_manifest(folder)
+    edge_only = not manifest.crossing
+    halves = {
+        side: _load_half(folder, manifest, side)
+        for side in sides
+        if not (side == "cloud" and edge_only)
+    }
+    return Split(
+        manifest=manifest,
+        edge_half=halves.get("edge"),
+        cloud_half=halves.get("cloud"),
+        packed={},
+        unflatten=lambda leaves: unnest(manifest.structure, list(leaves)),
+    )
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """Reads and checks the manifest of a saved split."""
+    place = folder / MANIFEST
+    try:
+        text = place.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(
+            f"{place} cannot be read ({error}). Expected a directory that Split.save wrote."
+        ) from error
+    return from_json(text, str(place))
+
+
+def _load_half(folder: pathlib.Path, manifest: Manifest, side: str) -> Half:
+    for name in (program_file(side), weights_file(side)):
+        found, expected = file_digest(folder / name), manifest.files.get(name)
+        if found != expected:
+            raise ArtefactError(
+                f"{folder / name} was truncated or changed: its SHA-256 is {found[:12]}..., the "
+                f"manifest says {str(expected)[:12]}.... Copy or save the split again."
+            )
+    try:
+        exported = jax.export.deserialize(bytearray((folder / program_file(side)).read_bytes()))
+    except Exception as error:
+        raise ArtefactError(
+            f"{folder / program_file(side)} cannot be read by this version of JAX "
+            f"({jax.__version__}): {error}. Save the split again with it."
+        ) from error
+    specs = manifest.edge_arrays if side == "edge" else manifest.cloud_arrays
+    weights = _read_arrays((folder / weights_file(side)).read_bytes(), specs)
+    if side == "edge":
+        weights = _unpacked(manifest, weights)
+    return Half(call=jax.jit(exported.call), weights=weights)
+
+
+def _read_arrays(data: bytes, specs: Sequence[ArraySpec]) -> dict[str, Any]:
+    named = {}
+    for spec in specs:
+        part = data[spec.offset : spec.offset + spec.num_bytes]
+        named[spec.key] = jnp.asarray(np.frombuffer(part, jnp.dtype(spec.dtype)).reshape(spec.shape))
+    return named
+
+
+def _unpacked(manifest: Manifest, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Unpacks the quantized weights and puts them in the place of levels and clips."""
+    weights = dict(named)
+    unpacked = {}
+    for stored in manifest.edge_weights:
+        packed = PackedWeight(
+            levels=named[f"{stored.source}.levels"],
+            clip=named[f"{stored.source}.clip"],
+            bits=stored.bits,
+            shape=stored.shape,
+            dtype=stored.dtype,
+        )
+        unpacked[stored.key] = unpack_weight(packed)
+        weights.pop(f"{stored.source}.levels", None)
+        weights.pop(f"{stored.source}.clip", None)
+    return {**weights, **unpacked}

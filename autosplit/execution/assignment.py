@@ -1,0 +1,169 @@
+"""Runs a graph under any assignment of bit-widths: one compilation for all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autosplit.errors import PlanMismatchError
+from autosplit.graph import LayerGraph
+from autosplit.graph.running import GraphWeights, flat_outputs, prepare, run_layer, run_layers
+from autosplit.profiling.calibration import calibration_calls
+from autosplit.profiling.error import channel_axes, channel_reach
+from autosplit.profiling.plan import SplitPlan
+from autosplit.quant.affine import fake_quant, fake_quant_weight
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Bits and clips as arrays: arguments of the compiled program, never constants of it.
+
+    Attributes:
+      on_edge: bool[L]; cloud layers see a graph input as it arrives, quantized.
+      w_bits: i32[L]; w_ratio: f32[L].
+      a_bits: i32[T]; a_low, a_high: f32[T].
+    """
+
+    on_edge: jax.Array
+    w_bits: jax.Array
+    w_ratio: jax.Array
+    a_bits: jax.Array
+    a_low: jax.Array
+    a_high: jax.Array
+
+
+def check_plan(graph: LayerGraph, plan: SplitPlan) -> None:
+    """Raises `PlanMismatchError` unless the plan was made for the graph."""
+    if plan.fingerprint != graph.fingerprint or len(plan.on_edge) != len(graph.layers):
+        raise PlanMismatchError(
+            f"The plan {plan.label!r} was made for a graph with {len(plan.on_edge)} layers and "
+            f"fingerprint {plan.fingerprint[:12]}; this graph has {len(graph.layers)} layers and "
+            f"{graph.fingerprint[:12]}. Solve a profile of this graph."
+        )
+
+
+def assignment_of(graph: LayerGraph, plan: SplitPlan) -> Assignment:
+    """Returns the arrays of a plan."""
+    check_plan(graph, plan)
+    return Assignment(
+        on_edge=jnp.asarray(np.array(plan.on_edge, bool)),
+        w_bits=jnp.asarray(np.array(plan.w_bits, np.int32)),
+        w_ratio=jnp.asarray(np.array(plan.weight_ratio, np.float32)),
+        a_bits=jnp.asarray(np.array(plan.a_bits, np.int32)),
+        a_low=jnp.asarray(np.array(plan.activation_low, np.float32)),
+        a_high=jnp.asarray(np.array(plan.activation_high, np.float32)),
+    )
+
+
+def run_assignment(
+    graph: LayerGraph, weights: GraphWeights, assignment: Assignment, leaves: Sequence[Any]
+) -> list[Any]:
+    """Runs one call with fake quantization; returns the flat outputs.
+
+    Args:
+      graph: traced function.
+      weights: from `prepare`.
+      assignment: bits and clips.
+      leaves: flat inputs of the traced shape.
+
+    Returns:
+      Flat outputs.
+    """
+
+    def on_weight(layer: int, weight: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(weight.dtype, jnp.floating):
+            return weight
+        reach = channel_reach(weight, channel_axes(graph, layer))
+        clip = assignment.w_ratio[layer] * reach
+        return fake_quant_weight(weight, clip, assignment.w_bits[layer])
+
+    def on_tensor(tensor: int, x: jax.Array) -> jax.Array:
+        if not graph.tensors[tensor].is_float:
+            return x
+        low, high = assignment.a_low[tensor], assignment.a_high[tensor]
+        return fake_quant(x, low, high, assignment.a_bits[tensor])
+
+    known = dict(zip(graph.inputs, leaves, strict=True))
+    sent = {t: on_tensor(t, x) for t, x in known.items()}
+    for index, layer in enumerate(graph.layers):
+        own = weights.layers[index]
+        weight = None if own.weight is None else on_weight(index, own.weight)
+        inputs = [
+            jnp.where(assignment.on_edge[index], known[t], sent[t]) if t in sent else known[t]
+            for t in layer.inputs
+        ]
+        results = run_layer(layer, own, inputs, weight)
+        for tensor, value in zip(layer.outputs, results, strict=True):
+            known[tensor] = on_tensor(tensor, value)
+    return flat_outputs(graph, weights, known)
+
+
+@functools.partial(jax.jit, static_argnames=("graph",))
+def assignment_outputs(
+    graph: LayerGraph, weights: GraphWeights, assignment: Assignment, calls: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Runs all calls under one assignment: flat outputs, each ``[m, *shape]``.
+
+    `jax.vmap` over ``assignment`` evaluates many at once.
+    """
+    return jax.vmap(lambda leaves: run_assignment(graph, weights, assignment, leaves))(list(calls))
+
+
+@functools.partial(jax.jit, static_argnames=("graph",))
+def float_outputs(
+    graph: LayerGraph, weights: GraphWeights, calls: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Runs all calls in float: flat outputs, each ``[m, *shape]``."""
+
+    def one(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        known = dict(zip(graph.inputs, leaves, strict=True))
+        every = run_layers(graph, weights, known, range(len(graph.layers)))
+        return flat_outputs(graph, weights, every)
+
+    return jax.vmap(one)(list(calls))
+
+
+def relative_error(outputs: Sequence[jax.Array], reference: Sequence[jax.Array]) -> float:
+    """Returns ``sum ||y - f||^2 / sum ||f||^2`` over all float outputs."""
+    pairs = [
+        (np.asarray(y, np.float64), np.asarray(f, np.float64))
+        for y, f in zip(outputs, reference, strict=True)
+        if jnp.issubdtype(f.dtype, jnp.floating)
+    ]
+    distance = sum(float(np.sum((y - f) ** 2)) for y, f in pairs)
+    norm = sum(float(np.sum(f**2)) for _, f in pairs)
+    return distance / norm if norm else float(distance > 0)
+
+
+def output_errors(
+    graph: LayerGraph, params: Any, calibration: Any, plans: Sequence[SplitPlan]
+) -> list[float]:
+    """Measures the end-to-end output error of plans, with one compilation for all.
+
+    Args:
+      graph: traced function.
+      params: its parameters.
+      calibration: as for `autosplit.profile`.
+      plans: made for the graph.
+
+    Returns:
+      Relative mean squared output error of each plan on the batch.
+
+    Raises:
+      PlanMismatchError: a plan was made for another graph.
+    """
+    assignments = [assignment_of(graph, plan) for plan in plans]
+    calls = [jnp.asarray(c) for c in calibration_calls(graph, calibration)]
+    weights = jax.jit(lambda p: prepare(graph, p))(params)
+    reference = float_outputs(graph, weights, calls)
+    return [
+        relative_error(assignment_outputs(graph, weights, a, calls), reference)
+        for a in assignments
+    ]

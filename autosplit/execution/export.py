@@ -1,0 +1,145 @@
+"""Writes a split to a directory that runs without the model's Python code.
+
+| file | contents |
+|---|---|
+| ``manifest.json`` | what both sides agree on, the plan, checksums of all files |
+| ``edge.stablehlo``, ``cloud.stablehlo`` | the halves, exported by `jax.export` |
+| ``edge_weights.bin``, ``cloud_weights.bin`` | their arrays; edge weights bit-packed |
+
+The directory appears whole or not at all: it is written under a temporary name
+and renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from autosplit.errors import ArtefactError, InputError
+from autosplit.execution.manifest import ArraySpec, StoredWeight, to_json
+
+if TYPE_CHECKING:
+    from autosplit.execution.halves import Half, Split
+    from autosplit.execution.weights import PackedWeight
+
+MANIFEST = "manifest.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def program_file(side: str) -> str:
+    """Returns the name of the file with a side's exported program."""
+    return f"{side}.stablehlo"
+
+
+def weights_file(side: str) -> str:
+    """Returns the name of the file with a side's arrays."""
+    return f"{side}_weights.bin"
+
+
+def save_split(split: Split, path: pathlib.Path) -> None:
+    """Writes a split.
+
+    Args:
+      split: made by `autosplit.split`, not loaded.
+      path: directory; one that holds an older split is replaced.
+
+    Raises:
+      InputError: the split was loaded from disk, or the directory holds something else.
+    """
+    if split.edge_half is None or split.cloud_half is None or not hasattr(
+        split.edge_half.call, "lower"
+    ):
+        raise InputError("This split was read from disk; copy its directory to keep it.")
+    if path.exists() and not (path / MANIFEST).exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no split; choose another directory.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        _write(split, split.edge_half, split.cloud_half, draft)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
+    manifest = split.manifest
+    codes = jax.eval_shape(edge.call, edge.weights, _shapes(manifest.inputs))
+    _export(edge, _shapes(manifest.inputs), draft / program_file("edge"))
+    edge_only = not manifest.crossing
+    if not edge_only:
+        _export(cloud, list(codes), draft / program_file("cloud"))
+    stored, kept = _stored(edge.weights, split.packed)
+    files = sorted(p.name for p in draft.iterdir()) + [weights_file("edge"), weights_file("cloud")]
+    complete = dataclasses.replace(
+        manifest,
+        edge_weights=stored,
+        edge_arrays=_write_arrays(draft / weights_file("edge"), kept),
+        cloud_arrays=_write_arrays(draft / weights_file("cloud"), dict(cloud.weights)),
+        files={name: file_digest(draft / name) for name in files},
+    )
+    (draft / MANIFEST).write_text(to_json(complete))
+
+
+def _shapes(specs: Any) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in specs]
+
+
+def _export(half: Half, data: list[Any], path: pathlib.Path) -> None:
+    exported = jax.export.export(half.call, platforms=PLATFORMS)(half.weights, data)
+    path.write_bytes(exported.serialize())
+
+
+def _stored(
+    weights: Mapping[str, Any], packed: Mapping[str, PackedWeight]
+) -> tuple[tuple[StoredWeight, ...], dict[str, Any]]:
+    """Replaces quantized weights by levels and clips, equal ones once."""
+    kept = {key: value for key, value in weights.items() if key not in packed}
+    stored, sources = [], {}
+    for key, weight in packed.items():
+        same = (np.asarray(weight.levels).tobytes(), np.asarray(weight.clip).tobytes())
+        source = sources.setdefault((weight.bits, weight.shape, *same), key)
+        if source == key:
+            kept[f"{key}.levels"], kept[f"{key}.clip"] = weight.levels, weight.clip
+        stored.append(
+            StoredWeight(
+                key=key, source=source, bits=weight.bits, shape=weight.shape, dtype=weight.dtype
+            )
+        )
+    return tuple(stored), kept
+
+
+def _write_arrays(path: pathlib.Path, named: Mapping[str, Any]) -> tuple[ArraySpec, ...]:
+    specs, offset = [], 0
+    with path.open("wb") as file:
+        for key in sorted(named):
+            array = np.asarray(named[key])
+            data = np.ascontiguousarray(array).tobytes()
+            specs.append(
+                ArraySpec(
+                    key=key, dtype=str(array.dtype), shape=array.shape, offset=offset,
+                    num_bytes=len(data),
+                )
+            )  # fmt: skip
+            file.write(data)
+            offset += len(data)
+    return tuple(specs)
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file; raises `ArtefactError` where it is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read ({error}). Save the split again.") from error
