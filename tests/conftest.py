@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -11,3 +12,23 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    return pytest.importorskip("torch", reason="parity with PyTorch needs torch")
+
+
+@pytest.fixture(scope="session")
+def torchvision(torch):
+    """Imports torchvision on a torch without CUDA.
+
+    Its extension links CUDA and does not load there, so the operators that its import
+    describes are declared here; they are never called.
+    """
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield pytest.importorskip("torchvision", reason="parity with torchvision needs it")
+    del library  # the operators live as long as it does

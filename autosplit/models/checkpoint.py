@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -43,8 +44,8 @@ class Checkpoint:
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Writes a checkpoint as a directory; either all of it appears or nothing.
 
-    The directory has ``model.json`` (format version, name, number of classes) and
-    ``variables``, an Orbax checkpoint.
+    The directory has ``variables``, an Orbax checkpoint, and ``model.json``: format
+    version, name, number of classes, and the SHA-256 of every file of ``variables``.
 
     Args:
       path: of the new directory.
@@ -57,16 +58,17 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     if path.exists():
         raise InputError(f"{path} exists; expected a new path. Remove it or choose another.")
     _require_fit(checkpoint)
-    about = {
-        "format_version": FORMAT_VERSION,
-        "model_name": checkpoint.model_name,
-        "num_classes": checkpoint.num_classes,
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(temporary / "variables", dict(checkpoint.variables))
+        about = {
+            "format_version": FORMAT_VERSION,
+            "model_name": checkpoint.model_name,
+            "num_classes": checkpoint.num_classes,
+            "sha256": _digests(temporary / "variables"),
+        }
         (temporary / "model.json").write_text(json.dumps(about, indent=2) + "\n")
         os.replace(temporary, path)
     finally:
@@ -91,8 +93,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise InputError(f"there is no directory {path}; expected one of experiments.convert.")
     try:
         about = json.loads((path / "model.json").read_text())
-        version, name, classes = (
-            about[key] for key in ("format_version", "model_name", "num_classes")
+        version, name, classes, sha256 = (
+            about[key] for key in ("format_version", "model_name", "num_classes", "sha256")
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
@@ -104,7 +106,22 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} has format version {version}; expected {FORMAT_VERSION}. "
             "Convert the checkpoint again."
         )
+    # Orbax leaves threads and tasks behind when it fails half way, so damage is found first.
+    if _digests(path / "variables") != sha256:
+        raise ArtefactError(
+            f"the files in {path / 'variables'} differ from those that were written: truncated, "
+            "changed or missing. Convert the checkpoint again."
+        )
     return Checkpoint(model_name=name, num_classes=classes, variables=_restore(path, name, classes))
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file under a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _restore(path: pathlib.Path, name: str, num_classes: int) -> dict[str, Any]:
