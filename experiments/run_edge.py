@@ -22,8 +22,9 @@ import os
 import pathlib
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import app, flags, logging
@@ -91,6 +92,8 @@ def run(options: RunOptions) -> None:
     Raises:
       AutosplitError: the split, the inputs, the server or its answers are not as expected.
     """
+    if options.output.suffix != ".json":
+        raise InputError(f"--output is {options.output}; expected a name that ends in .json.")
     split = artefact.load(options.split)
     requests = load_requests(options.inputs, split.manifest.inputs)
     with _open_split(split, options) as (warm_infer, infer):
@@ -99,7 +102,7 @@ def run(options: RunOptions) -> None:
         outputs, times = measure(infer, requests, options.repeat)
     measured = median_times([one for repeats in times for one in repeats])
     outputs_file = options.output.with_suffix(".npz")
-    named = {
+    named: dict[str, Any] = {
         f"out{index}": np.stack(leaf) for index, leaf in enumerate(zip(*outputs, strict=True))
     }
     report = {
@@ -118,9 +121,7 @@ def run(options: RunOptions) -> None:
     print(stage_table(measured, split.manifest.predicted))
 
 
-def load_requests(
-    path: pathlib.Path, specs: Sequence[TensorSpec]
-) -> list[tuple[np.ndarray, ...]]:
+def load_requests(path: pathlib.Path, specs: Sequence[TensorSpec]) -> list[tuple[np.ndarray, ...]]:
     """Returns the inputs of each request.
 
     Args:
@@ -137,12 +138,14 @@ def load_requests(
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"Cannot read inputs from {path}: {error}. Give an npz file.") from error
     lengths = {array.shape[:1] for array in arrays.values()}
     if sorted(arrays) != sorted(names) or len(lengths) != 1 or lengths & {(), (0,)}:
         found = {name: array.shape for name, array in arrays.items()}
-        expected = {name: ("requests", *spec.shape) for name, spec in zip(names, specs, strict=True)}
+        expected = {
+            name: ("requests", *spec.shape) for name, spec in zip(names, specs, strict=True)
+        }
         raise InputError(
             f"{path} holds {found}; expected {expected} with the same number of requests, "
             "at least one, in each. Stack the requests along a new leading axis."
@@ -203,14 +206,14 @@ def _server_address(options: RunOptions) -> str:
     if options.ready_file is None:
         return str(options.address)
     deadline_s = time.monotonic() + options.connect_timeout_s
-    while not options.ready_file.exists():
-        if time.monotonic() > deadline_s:
-            raise CloudUnavailableError(
-                f"No cloud server wrote {options.ready_file} within {options.connect_timeout_s} s. "
-                "Start it with `python -m experiments.serve_cloud --ready_file` and that path."
-            )
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(FileNotFoundError):
+            return options.ready_file.read_text().strip()
         time.sleep(0.05)
-    return options.ready_file.read_text().strip()
+    raise CloudUnavailableError(
+        f"No cloud server wrote {options.ready_file} within {options.connect_timeout_s} s. "
+        "Start it with `python -m experiments.serve_cloud --ready_file` and that path."
+    )
 
 
 def _replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:

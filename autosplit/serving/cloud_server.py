@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
+import types
 from collections.abc import Iterator
 from concurrent import futures
 
@@ -58,7 +60,10 @@ def serving(split: ServedSplit, address: str = "127.0.0.1:0") -> Iterator[str]:
         futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="cloud"),
         options=(("grpc.max_receive_message_length", limit_bytes), ("grpc.so_reuseport", 0)),
     )
-    pb2_grpc.add_SplitInferenceServicer_to_server(_Servicer(split), server)
+    servicer = types.SimpleNamespace(
+        Describe=functools.partial(_describe, split), Infer=functools.partial(_infer, split)
+    )
+    pb2_grpc.add_SplitInferenceServicer_to_server(servicer, server)
     bound = _bind(server, address)
     server.start()
     try:
@@ -102,35 +107,32 @@ def accept_request(split: ServedSplit, request: pb2.InferRequest) -> tuple[np.nd
     return codec.decode_payload(split.manifest.crossing, request.tensors)
 
 
-class _Servicer(pb2_grpc.SplitInferenceServicer):
-    def __init__(self, split: ServedSplit):
-        self._split = split
+def _describe(
+    split: ServedSplit, request: pb2.DescribeRequest, context: grpc.ServicerContext
+) -> pb2.DescribeResponse:
+    with _rejecting(context):
+        protocol.check_version(request.protocol_version, "client")
+        protocol.check_fields(request, "client")
+    return protocol.describe(split.manifest)
 
-    def Describe(  # noqa: N802 -- named by the protocol
-        self, request: pb2.DescribeRequest, context: grpc.ServicerContext
-    ) -> pb2.DescribeResponse:
-        with _rejecting(context):
-            protocol.check_version(request.protocol_version, "client")
-            protocol.check_fields(request, "client")
-        return protocol.describe(self._split.manifest)
 
-    def Infer(  # noqa: N802 -- named by the protocol
-        self, request: pb2.InferRequest, context: grpc.ServicerContext
-    ) -> pb2.InferResponse:
-        received_s = time.perf_counter()
-        with _rejecting(context):
-            payload = accept_request(self._split, request)
-        codes = jax.block_until_ready(self._split.unpack(payload))
-        unpacked_s = time.perf_counter()
-        outputs = jax.block_until_ready(self._split.cloud_outputs(codes))
-        computed_s = time.perf_counter()
-        return pb2.InferResponse(
-            protocol_version=protocol.PROTOCOL_VERSION,
-            request_id=request.request_id,
-            outputs=codec.encode_values(self._split.manifest.outputs, outputs),
-            unpack_s=unpacked_s - received_s,
-            cloud_s=computed_s - unpacked_s,
-        )
+def _infer(
+    split: ServedSplit, request: pb2.InferRequest, context: grpc.ServicerContext
+) -> pb2.InferResponse:
+    received_s = time.perf_counter()
+    with _rejecting(context):
+        payload = accept_request(split, request)
+    codes = jax.block_until_ready(split.unpack(payload))
+    unpacked_s = time.perf_counter()
+    outputs = jax.block_until_ready(split.cloud_outputs(codes))
+    computed_s = time.perf_counter()
+    return pb2.InferResponse(
+        protocol_version=protocol.PROTOCOL_VERSION,
+        request_id=request.request_id,
+        outputs=codec.encode_values(split.manifest.outputs, outputs),
+        unpack_s=unpacked_s - received_s,
+        cloud_s=computed_s - unpacked_s,
+    )
 
 
 @contextlib.contextmanager
@@ -143,11 +145,11 @@ def _rejecting(context: grpc.ServicerContext) -> Iterator[None]:
 
 
 def _bind(server: grpc.Server, address: str) -> str:
-    host, separator, _ = address.rpartition(":")
-    try:
-        port = server.add_insecure_port(address) if separator else 0
-    except RuntimeError:
-        port = 0
+    host, _, digits = address.rpartition(":")
+    port = 0
+    if host and digits.isdecimal() and int(digits) < 2**16:  # gRPC would wrap a larger one around
+        with contextlib.suppress(RuntimeError):
+            port = server.add_insecure_port(address)
     if port == 0:
         raise InputError(
             f"Cannot listen on {address!r}. Give host:port with a host of this machine and a "

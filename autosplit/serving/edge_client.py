@@ -221,7 +221,7 @@ def _call(method: Callable[..., Any], request: Any, address: str, timeout_s: flo
                 f"The server at {address} rejected the request ({status.name}): {words}"
             ) from error
         raise CloudUnavailableError(
-            f"No answer from the cloud server at {address} within {timeout_s} s "
-            f"({status.name}: {words}). Start it with `python -m experiments.serve_cloud "
-            "--split DIR --address HOST:PORT`, or look at its log if it runs."
+            f"The cloud server at {address} did not answer ({status.name}: {words}; the limit is "
+            f"{timeout_s} s). Start it with `python -m experiments.serve_cloud --split DIR "
+            "--address HOST:PORT`, or look at its log if it runs."
         ) from error
