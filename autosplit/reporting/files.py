@@ -1,0 +1,89 @@
+"""Files that are whole or absent: written under another name, then renamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from autosplit.errors import InputError
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file that nobody ever sees half-written.
+
+    The bytes go to a temporary name in the same folder, to the disk, and take the
+    final name last. A failure leaves what was there before and no temporary file.
+
+    >>> import tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> write_bytes(folder / "a.bin", b"abc")
+    >>> [file.name for file in folder.iterdir()], (folder / "a.bin").read_bytes()
+    (['a.bin'], b'abc')
+
+    Args:
+      path: file to write; missing folders are made.
+      content: all of it.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes text as UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """Writes JSON, as `write_bytes` does; see `to_plain` for what may be in it."""
+    write_text(path, json.dumps(to_plain(data), indent=2, ensure_ascii=False) + "\n")
+
+
+def to_plain(data: Any) -> Any:
+    """Converts to what JSON can hold.
+
+    Arrays and NumPy scalars become lists and numbers, dataclasses and mappings
+    objects, paths text. NaN and infinities, which JSON lacks, become text.
+
+    >>> to_plain({"bits": np.arange(3), "limit": np.float32("inf"), "seed": np.int64(1)})
+    {'bits': [0, 1, 2], 'limit': 'inf', 'seed': 1}
+
+    Raises:
+      InputError: a value of another type.
+    """
+    if isinstance(data, (np.ndarray, np.generic)):
+        return to_plain(data.tolist())
+    if isinstance(data, float) and not math.isfinite(data):
+        return str(data)
+    if data is None or isinstance(data, (bool, int, float, str)):
+        return data
+    if isinstance(data, os.PathLike):
+        return os.fspath(data)
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        fields = dataclasses.fields(data)
+        return {field.name: to_plain(getattr(data, field.name)) for field in fields}
+    if isinstance(data, Mapping):
+        return {str(key): to_plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        return [to_plain(value) for value in data]
+    raise InputError(
+        f"A value of type {type(data).__name__} cannot be written as JSON; expected numbers, text, "
+        f"arrays, dataclasses, lists or mappings. Convert it first."
+    )
