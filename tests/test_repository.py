@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.metadata
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,14 +119,43 @@ def test_every_package_ships_its_data() -> None:
 # ---- Versions
 
 
-def test_lock_pins_every_dependency_of_every_extra() -> None:
+def declared() -> list[Requirement]:
+    """Return the dependencies of the package and of all its extras."""
     table = project()
     extras = table["optional-dependencies"].values()
-    wanted = [Requirement(text) for texts in (table["dependencies"], *extras) for text in texts]
+    texts = [text for texts in (table["dependencies"], *extras) for text in texts]
+    return [wanted for wanted in map(Requirement, texts) if wanted.name != table["name"]]
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    names = {canonicalize_name(requirement.name) for requirement in declared()}
+    own = {"autosplit", "configs", "experiments"}
+    providers = importlib.metadata.packages_distributions()
+    missing = [
+        f"{path}: {library}"
+        for path, text in text_files()
+        if path.suffix == ".py"
+        for library in sorted(imported_libraries(text) - sys.stdlib_module_names - own)
+        if not names & {canonicalize_name(name) for name in providers.get(library, ())}
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def imported_libraries(text: str) -> set[str]:
+    """Return the first part of every absolute import in a Python source."""
+    found: set[str] = set()
+    for statement in ast.walk(ast.parse(text)):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and not statement.level:
+            found.add((statement.module or "").split(".")[0])
+    return found
+
+
+def test_lock_pins_every_dependency_of_every_extra() -> None:
     pins = locked_versions()
-    for requirement in wanted:
-        if requirement.name != table["name"]:
-            assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+    for requirement in declared():
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
 def test_lock_is_exact_and_names_no_place() -> None:

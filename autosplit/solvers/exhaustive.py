@@ -1,0 +1,107 @@
+"""Exhaustive search: the oracle of the solvers, for small profiles only."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from autosplit.errors import InputError
+from autosplit.profiling.plan import SplitPlan
+from autosplit.profiling.table import Profile
+from autosplit.solvers.charging import (
+    Charges,
+    charge,
+    chooses_bits,
+    edge_tensors,
+    price,
+    runs_some,
+)
+from autosplit.solvers.constraints import Constraints, within
+
+MAX_ASSIGNMENTS = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assignments:
+    """All assignments of one cut at one activation level, and what they cost.
+
+    N assignments: w_index i64[N, L], a_index i64[N, T], charges with shape [N].
+    """
+
+    cut: int
+    level_bytes: int
+    w_index: np.ndarray
+    a_index: np.ndarray
+    charges: Charges
+
+
+def enumerate_assignments(profile: Profile) -> Iterator[Assignments]:
+    """Yields every assignment of the problem of `planner`, cut by cut, level by level.
+
+    Raises:
+      InputError: a cut and level have more than `MAX_ASSIGNMENTS`.
+    """
+    for cut in np.flatnonzero(runs_some(profile)):
+        on_edge = np.flatnonzero(edge_tensors(profile)[cut])
+        for level in np.unique(profile.tensor_bytes[on_edge]):
+            caps = [max((k for k in range(len(profile.bits))
+                         if profile.tensor_bytes[t, k] <= level), default=-1) for t in on_edge]
+            if min(caps) >= 0:
+                yield _enumerate(profile, int(cut), int(level), dict(zip(on_edge, caps,
+                                                                         strict=True)))
+
+
+def _enumerate(profile: Profile, cut: int, level: int, caps: dict[int, int]) -> Assignments:
+    last = len(profile.bits) - 1
+    free = chooses_bits(profile)
+    sent = [t for t in caps if profile.crosses[cut, t] and free[t]]
+    weighted = np.flatnonzero(profile.on_edge[cut] & profile.has_weight)
+    groups = sorted({int(profile.weight_group[layer]) for layer in weighted})
+    ranges = [range(last + 1)] * len(groups) + [range(caps[t] + 1) for t in sent]
+    count = int(np.prod([len(r) for r in ranges]))
+    if count > MAX_ASSIGNMENTS:
+        raise InputError(f"Cut {cut} has {count} assignments; exhaustive search takes at most "
+                         f"{MAX_ASSIGNMENTS}. Use solve.")
+    rows = np.array(list(itertools.product(*ranges)), dtype=np.int64).reshape(count, -1)
+    w_index = np.full((count, len(profile.macs)), last)
+    for layer in weighted:
+        w_index[:, layer] = rows[:, groups.index(int(profile.weight_group[layer]))]
+    a_index = np.full((count, len(profile.producer)), last)
+    for tensor, cap in caps.items():
+        a_index[:, tensor] = cap if free[tensor] else last
+    for column, tensor in enumerate(sent):
+        a_index[:, tensor] = rows[:, len(groups) + column]
+    return Assignments(cut=cut, level_bytes=level, w_index=w_index, a_index=a_index,
+                       charges=charge(profile, cut, w_index, a_index))
+
+
+def fastest_by_enumeration(profile: Profile, constraints: Constraints) -> SplitPlan | None:
+    """Returns the fastest plan with a layer on the edge within the constraints, if any."""
+    best, best_s = None, np.inf
+    for block in enumerate_assignments(profile):
+        keeps = _keeps(block.charges, constraints)
+        latency_s = np.where(keeps, block.charges.latency_s, np.inf)
+        index = int(latency_s.argmin())
+        if latency_s[index] < best_s:
+            best, best_s = (block.cut, block.w_index[index], block.a_index[index]), latency_s[index]
+    if best is None:
+        return None
+    cut, w_index, a_index = best
+    return price(profile, cut=cut, w_bits=profile.bits[w_index], a_bits=profile.bits[a_index],
+                 label="exhaustive")
+
+
+def _keeps(charges: Charges, constraints: Constraints) -> np.ndarray:
+    spent = {
+        "memory_bytes": charges.edge_weight_bytes + charges.edge_activation_bytes,
+        "output_error": charges.predicted_output_error,
+        "quant_mse": charges.quant_mse,
+        "latency_s": charges.latency_s,
+    }
+    keeps = np.ones(charges.latency_s.shape, dtype=bool)
+    for name, limit in constraints.limits().items():
+        keeps &= within(spent[name], limit)
+    return keeps
