@@ -18,6 +18,7 @@ from autosplit.profiling.measuring import profile
 from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
 from autosplit.solvers import Constraints, Plans, solve
+from autosplit.tuning import measure, solve_measured
 
 KIB = 1024
 MIB = 1024**2
@@ -34,8 +35,10 @@ __all__ = [
     "Split",
     "SplitPlan",
     "load",
+    "measure",
     "profile",
     "solve",
+    "solve_measured",
     "split",
     "trace",
 ]

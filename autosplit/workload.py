@@ -9,6 +9,9 @@ import numpy as np
 
 KINDS = ("conv", "gemm", "vector")
 
+FLOAT_BITS = 32
+"""Stands for "not quantized" wherever bit-widths are listed."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:

@@ -94,7 +94,7 @@ def run(options: RunOptions) -> None:
     """
     if options.output.suffix != ".json":
         raise InputError(f"--output is {options.output}; expected a name that ends in .json.")
-    split = artefact.load(options.split)
+    split = artefact.load(options.split, sides=("edge",))
     requests = load_requests(options.inputs, split.manifest.inputs)
     with _open_split(split, options) as (warm_infer, infer):
         for _ in range(options.warmup):

@@ -46,7 +46,7 @@ def serve(directory: str, address: str, ready_file: pathlib.Path | None) -> None
         signal.signal(number, lambda *_: stopped.set())
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)  # left by a server that was killed
-    split = artefact.load(directory)
+    split = artefact.load(directory, sides=("cloud",))
     with serving(split, address) as bound:
         print(f"Serving split {split.manifest.split_id[:12]} at {bound}", flush=True)
         if ready_file is not None:

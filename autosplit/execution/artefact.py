@@ -13,7 +13,7 @@ import numpy as np
 from autosplit.errors import ArtefactError, InputError
 from autosplit.execution.export import MANIFEST, file_digest, program_file, weights_file
 from autosplit.execution.halves import Half, Split
-from autosplit.execution.manifest import ArraySpec, Manifest, from_json, unnest
+from autosplit.execution.manifest import ArraySpec, Manifest, read_manifest, unnest
 from autosplit.execution.weights import PackedWeight, unpack_weight
 
 SIDES = ("edge", "cloud")
@@ -36,7 +36,7 @@ def load(path: str | pathlib.Path, sides: Sequence[str] = SIDES) -> Split:
     folder = pathlib.Path(path)
     if unknown := set(sides) - set(SIDES):
         raise InputError(f"Unknown sides {sorted(unknown)}; expected some of {SIDES}.")
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder / MANIFEST)
     edge_only = not manifest.crossing
     halves = {
         side: _load_half(folder, manifest, side)
@@ -50,18 +50,6 @@ def load(path: str | pathlib.Path, sides: Sequence[str] = SIDES) -> Split:
         packed={},
         unflatten=lambda leaves: unnest(manifest.structure, list(leaves)),
     )
-
-
-def read_manifest(folder: pathlib.Path) -> Manifest:
-    """Reads and checks the manifest of a saved split."""
-    place = folder / MANIFEST
-    try:
-        text = place.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(
-            f"{place} cannot be read ({error}). Expected a directory that Split.save wrote."
-        ) from error
-    return from_json(text, str(place))
 
 
 def _load_half(folder: pathlib.Path, manifest: Manifest, side: str) -> Half:

@@ -167,3 +167,23 @@ def output_errors(
         relative_error(assignment_outputs(graph, weights, a, calls), reference)
         for a in assignments
     ]
+
+
+def input_error(graph: LayerGraph, params: Any, calibration: Any, changed: Any) -> float:
+    """Measures the output error that other inputs make (a decoded JPEG for the original).
+
+    Args:
+      graph: traced function.
+      params: its parameters.
+      calibration: the original batch.
+      changed: the same batch as it arrives.
+
+    Returns:
+      Relative mean squared output error.
+    """
+    weights = jax.jit(lambda p: prepare(graph, p))(params)
+    outputs = [
+        float_outputs(graph, weights, [jnp.asarray(c) for c in calibration_calls(graph, batch)])
+        for batch in (changed, calibration)
+    ]
+    return relative_error(*outputs)

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from autosplit.errors import ArtefactError, InputError
-from autosplit.execution.manifest import ArraySpec, StoredWeight, to_json
+from autosplit.execution.manifest import ArraySpec, StoredWeight, write_manifest
 
 if TYPE_CHECKING:
     from autosplit.execution.halves import Half, Split
@@ -88,7 +88,7 @@ def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
         cloud_arrays=_write_arrays(draft / weights_file("cloud"), dict(cloud.weights)),
         files={name: file_digest(draft / name) for name in files},
     )
-    (draft / MANIFEST).write_text(to_json(complete))
+    write_manifest(draft / MANIFEST, complete)
 
 
 def _shapes(specs: Any) -> list[jax.ShapeDtypeStruct]:

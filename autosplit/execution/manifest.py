@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from autosplit.errors import ArtefactError
+from autosplit.files import read_document, write_document
 
+KIND = "autosplit.split"
 FORMAT_VERSION = 1
 
 
@@ -72,7 +74,6 @@ class Manifest:
     """Everything about a split but its weights and programs.
 
     Attributes:
-      format_version: of the directory.
       split_id: SHA-256 over plan, graph and weights; equal on both sides.
       label, cut_name, fingerprint: of the plan.
       plan: the plan as JSON; None for a bare cut.
@@ -86,7 +87,6 @@ class Manifest:
       files: SHA-256 by file name.
     """
 
-    format_version: int = FORMAT_VERSION
     split_id: str
     label: str
     cut_name: str
@@ -114,45 +114,25 @@ _NESTED = {
 }
 
 
-def to_json(manifest: Manifest) -> str:
-    """Writes a manifest as JSON, with a checksum over its own contents."""
-    fields = dataclasses.asdict(manifest)
-    return json.dumps({"checksum": _checksum(fields), "manifest": fields}, indent=1)
+def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
+    """Writes a manifest, with a checksum over its own contents."""
+    write_document(path, KIND, FORMAT_VERSION, json.loads(json.dumps(dataclasses.asdict(manifest))))
 
 
-def _checksum(fields: Any) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def from_json(text: str, place: str) -> Manifest:
+def read_manifest(path: pathlib.Path) -> Manifest:
     """Reads a manifest.
 
-    Args:
-      text: the file.
-      place: its path, for messages.
-
     Raises:
-      ArtefactError: not JSON, checksum wrong, fields missing, unknown version.
+      ArtefactError: missing, not JSON, changed, of an unknown version, or fields missing.
     """
+    fields = read_document(path, KIND, FORMAT_VERSION)
     try:
-        outer = json.loads(text)
-        fields = outer["manifest"]
-        if _checksum(fields) != outer["checksum"]:
-            raise ArtefactError(
-                f"{place} was changed after it was saved: its checksum does not fit. Save the "
-                "split again."
-            )
-        if fields["format_version"] != FORMAT_VERSION:
-            raise ArtefactError(
-                f"{place} has the format version {fields['format_version']}; this autosplit reads "
-                f"{FORMAT_VERSION}. Save the split again with this version."
-            )
         for name, kind in _NESTED.items():
             fields[name] = tuple(kind(**{**f, "shape": tuple(f["shape"])}) for f in fields[name])
         return Manifest(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(
-            f"{place} is no manifest of a split, or is truncated ({error}). Save the split again."
+            f"{path} is no manifest of a split ({error}). Save the split again."
         ) from error
 
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from typing import Any
 
-FLOAT_BITS = 32
-"""Stands for "not quantized" in every bit-width array."""
+from autosplit.errors import ArtefactError
+from autosplit.files import read_document, write_document
+from autosplit.workload import FLOAT_BITS
+
+__all__ = ["FLOAT_BITS", "SplitPlan", "plan_from_json", "plan_to_json"]
+
+KIND = "autosplit.plan"
+VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,3 +90,26 @@ class SplitPlan:
     def edge_memory_bytes(self) -> int:
         """Packed weights plus the largest activation on the edge."""
         return self.edge_weight_bytes + self.edge_activation_bytes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan to a JSON file, losslessly."""
+        write_document(path, KIND, VERSION, plan_to_json(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SplitPlan:
+        """Reads what `save` wrote; raises `ArtefactError` where it was changed or truncated."""
+        return plan_from_json(read_document(path, KIND, VERSION), str(path))
+
+
+def plan_to_json(plan: SplitPlan) -> dict[str, Any]:
+    """Returns the fields of a plan as JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(plan)))
+
+
+def plan_from_json(fields: Any, place: str) -> SplitPlan:
+    """Returns the plan of some JSON values; raises `ArtefactError` where they hold none."""
+    try:
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return SplitPlan(**{**fields, **lists})
+    except (TypeError, AttributeError) as error:
+        raise ArtefactError(f"{place} holds no plan ({error}). Solve again.") from error

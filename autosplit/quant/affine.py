@@ -15,9 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-FLOAT_BITS = 32
-"""Stands for "not quantized" in bit-width arrays."""
-
+from autosplit.workload import FLOAT_BITS
 
 def weight_qmax(bits: jax.Array) -> jax.Array:
     """Returns the largest weight level, ``max(2^(b-1) - 1, 1)``, as float32.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from autosplit.errors import InputError
-from autosplit.reporting.files import write_bytes
+from autosplit.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from autosplit.reporting.files import to_plain
+from autosplit.files import to_plain
 
 PACKAGES = ("autosplit", "jax", "jaxlib", "flax", "numpy")
 """Packages whose version can change a result."""

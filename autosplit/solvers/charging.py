@@ -174,7 +174,7 @@ def price(
                          f"Use {PACKED!r} where layers run on the edge.")
     last = len(profile.bits) - 1
     weighted = profile.on_edge[cut] & profile.has_weight
-    on_edge = edge_tensors(profile)[cut]
+    on_edge = profile.touches[profile.on_edge[cut]].sum(axis=0) > 0
     free = (on_edge | profile.crosses[cut]) & chooses_bits(profile)
     w_index = np.where(weighted, _candidate_index(profile, w_bits, weighted, "w_bits"), last)
     a_index = np.where(free, _candidate_index(profile, a_bits, free, "a_bits"), last)

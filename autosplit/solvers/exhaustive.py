@@ -42,8 +42,9 @@ def enumerate_assignments(profile: Profile) -> Iterator[Assignments]:
     """Yields every assignment of the problem of `planner`, cut by cut, level by level.
 
     Raises:
-      InputError: a cut and level have more than `MAX_ASSIGNMENTS`.
+      InputError: a cut may have more than `MAX_ASSIGNMENTS` at one level.
     """
+    _check_size(profile)
     for cut in np.flatnonzero(runs_some(profile)):
         on_edge = np.flatnonzero(edge_tensors(profile)[cut])
         for level in np.unique(profile.tensor_bytes[on_edge]):
@@ -54,6 +55,15 @@ def enumerate_assignments(profile: Profile) -> Iterator[Assignments]:
                                                                          strict=True)))
 
 
+def _check_size(profile: Profile) -> None:
+    sent = (profile.crosses & chooses_bits(profile)).sum(axis=1)
+    chosen = sent + (profile.on_edge & profile.has_weight).sum(axis=1)
+    count = float(len(profile.bits)) ** int(chosen.max())
+    if count > MAX_ASSIGNMENTS:
+        raise InputError(f"A cut may have {count:.3g} assignments; exhaustive search takes at "
+                         f"most {MAX_ASSIGNMENTS}. Use solve.")
+
+
 def _enumerate(profile: Profile, cut: int, level: int, caps: dict[int, int]) -> Assignments:
     last = len(profile.bits) - 1
     free = chooses_bits(profile)
@@ -61,11 +71,8 @@ def _enumerate(profile: Profile, cut: int, level: int, caps: dict[int, int]) -> 
     weighted = np.flatnonzero(profile.on_edge[cut] & profile.has_weight)
     groups = sorted({int(profile.weight_group[layer]) for layer in weighted})
     ranges = [range(last + 1)] * len(groups) + [range(caps[t] + 1) for t in sent]
-    count = int(np.prod([len(r) for r in ranges]))
-    if count > MAX_ASSIGNMENTS:
-        raise InputError(f"Cut {cut} has {count} assignments; exhaustive search takes at most "
-                         f"{MAX_ASSIGNMENTS}. Use solve.")
-    rows = np.array(list(itertools.product(*ranges)), dtype=np.int64).reshape(count, -1)
+    rows = np.array(list(itertools.product(*ranges)), dtype=np.int64)
+    count = len(rows)
     w_index = np.full((count, len(profile.macs)), last)
     for layer in weighted:
         w_index[:, layer] = rows[:, groups.index(int(profile.weight_group[layer]))]

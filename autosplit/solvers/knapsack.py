@@ -56,7 +56,7 @@ def solve_knapsack(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
 
     >>> cost, weight = np.array([[4.0, 1.0], [3.0, 1.0]]), np.array([[[0.0, 2.0], [0.0, 2.0]]])
     >>> solve_knapsack(cost, weight, np.array([2.0])).options.tolist()
-    [0, 1]
+    [1, 0]
     """
     reduced = reduce_options(cost, resources, budgets)
     if cannot_fit(cost, resources, budgets):
@@ -76,7 +76,7 @@ def solve_reduced(reduced: Reduced, dual: Dual, upper: float,
     if fitting is not None:
         options = improve(cost, resources, budgets, fitting)
         value = _total(cost, options)
-        if value < upper:
+        if value < threshold(upper):
             best, best_cost = options, value
     weights = _weights(dual, ray)
     lower_bound, width = dual.bound, FIRST_LABELS

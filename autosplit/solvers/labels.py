@@ -101,7 +101,7 @@ class Labels:
         fits = (ends[..., 1:] <= self.limits[1:]).all(axis=-1)
         value = np.where(fits, ends[..., 0], np.inf)
         label, row = np.unravel_index(value.argmin(), value.shape)
-        if value[label, row] < self.upper:
+        if value[label, row] < threshold(self.upper):
             self.upper = float(value[label, row])
             self.best = (done, int(label), int(row))
 

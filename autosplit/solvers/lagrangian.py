@@ -22,9 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_LINES = 24
+TRIED = 6
 TOLERANCE = 1e-7
 LARGEST_MULTIPLIER = 1e14
-"""Where climbing stops, in units of (typical cost / budget)."""
+"""Where climbing ends in any case, in units of (typical cost / budget)."""
 ROUNDING = 1e-14
 """Relative rounding of a sum, taken off every bound so that it stays one."""
 EQUAL = 1e-12
@@ -74,7 +75,6 @@ class _Climb:
     met: list[tuple[float, tuple[float, ...]]] = dataclasses.field(default_factory=list)
     choice: np.ndarray | None = None
     choice_cost: float = math.inf
-    unbounded: bool = False
 
 
 def maximise_dual(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
@@ -91,7 +91,7 @@ def maximise_dual(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
       The bound, its multipliers and the cheapest feasible choice met.
 
     >>> cost, weight = np.array([[4.0, 1.0], [3.0, 1.0]]), np.array([[[0.0, 2.0], [0.0, 2.0]]])
-    >>> maximise_dual(cost, weight, np.array([2.0])).bound
+    >>> round(maximise_dual(cost, weight, np.array([2.0])).bound, 9)
     4.0
     """
     finite = np.isfinite(cost)
@@ -99,15 +99,17 @@ def maximise_dual(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
     spread = resources.max(axis=2).sum(axis=1)
     scale = np.where(budgets > 0, budgets, np.where(spread > 0, spread, 1.0))
     unit = (float(span.sum()) or float(np.abs(cost[finite]).sum()) or 1.0) / scale
-    climb = _Climb(cost, resources, budgets, unit, stop_above)
+    dearest = np.where(finite, cost, -np.inf).max(axis=1)
+    ceiling = float(dearest.sum() + TOLERANCE * np.abs(dearest).sum())
+    enough = min(stop_above, math.nextafter(ceiling, math.inf))
+    climb = _Climb(cost, resources, budgets, unit, enough)
     _climb(climb, len(budgets), np.zeros(len(budgets)))
-    ray = np.array(climb.met[-1][1])
-    if climb.unbounded and proves_infeasible(cost, resources, budgets, ray):
-        return Dual(bound=math.inf, multipliers=ray, tried=ray[None], choice=None, cost=math.inf)
     climb.met.sort(key=lambda pair: -pair[0])
-    tried = np.array([multipliers for _, multipliers in climb.met[:6]])
-    return Dual(bound=climb.met[0][0], multipliers=tried[0], tried=tried,
-                choice=climb.choice, cost=climb.choice_cost)
+    tried = np.array([multipliers for _, multipliers in climb.met[:TRIED]])
+    # Every choice costs less than the ceiling, so a bound above it leaves none.
+    bound = climb.met[0][0] if climb.met[0][0] <= ceiling else math.inf
+    return Dual(bound=bound, multipliers=tried[0], tried=tried, choice=climb.choice,
+                cost=climb.choice_cost)
 
 
 def threshold(upper: float) -> float:
@@ -159,7 +161,6 @@ def _climb(climb: _Climb, dims: int, multipliers: np.ndarray) -> tuple[float, np
     while right.slope[axis] > 0 and not _stop(climb, right.value):
         left = right
         if left.where > LARGEST_MULTIPLIER * climb.start[axis]:
-            climb.unbounded = True
             break
         right = at(left.where * 8)
     if right.slope[axis] > 0:
@@ -168,7 +169,7 @@ def _climb(climb: _Climb, dims: int, multipliers: np.ndarray) -> tuple[float, np
 
 
 def _stop(climb: _Climb, value: float) -> bool:
-    return climb.unbounded or value >= climb.stop_above
+    return value >= climb.stop_above
 
 
 def _intersect(climb: _Climb, axis: int, left: _Line, right: _Line,

@@ -85,6 +85,8 @@ def plan_of(profile: Profile, found: Found, constraints: Constraints, label: str
                  a_bits=profile.bits[found.a_index], label=label)
     lower = plan.latency_s if found.proven else min(found.lower_bound_s, plan.latency_s)
     plan = judge(dataclasses.replace(plan, lower_bound_s=lower), constraints)
+    if not plan.feasible:
+        return plan
     gap = plan.latency_s / lower - 1
     proof = "proven optimal" if found.proven else f"within {gap:.2%} of optimal"
     return dataclasses.replace(plan, reason=f"{plan.reason}; {proof} for its budgets")

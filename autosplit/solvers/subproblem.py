@@ -26,8 +26,9 @@ class Tables:
     """What all subproblems of a profile share; computed once.
 
     Attributes:
-      levels: i64[A], the distinct sizes of tensors that layers touch, descending.
+      levels: i64[A], the largest sizes that the tensors on an edge can have, descending.
       caps: i64[T, A], index of the largest bits within the level; -1 for none.
+      valid: bool[C, A], every edge tensor has a cap and one of them fills the level.
       free: bool[T], crossing bits can be chosen.
       touched: i64[L, D], tensors of each layer, padded with T.
       range_min: f64[L, K, K, K], least edge_latency_s over activation indices
@@ -44,10 +45,11 @@ class Tables:
         self.free = charging.chooses_bits(profile)
         self.on_edge_tensor = charging.edge_tensors(profile)
         used = self.on_edge_tensor.any(axis=0)
-        self.levels = np.unique(profile.tensor_bytes[used])[::-1]
-        fits = profile.tensor_bytes[:, :, None] <= self.levels
-        largest = len(profile.bits) - 1 - fits[:, ::-1].argmax(axis=1)
-        self.caps = np.where(fits.any(axis=1), largest, -1)
+        levels = np.unique(profile.tensor_bytes[used])[::-1]
+        caps = _caps(profile.tensor_bytes, levels)
+        valid = _valid(profile.tensor_bytes, levels, caps, self.on_edge_tensor)
+        some = valid.any(axis=0)
+        self.levels, self.caps, self.valid = levels[some], caps[:, some], valid[:, some]
         self.touched = _padded(profile.touches)
         self.range_min, self.varies = _ranges(profile.edge_latency_s)
         gains = np.stack([profile.weight_gain, np.ones_like(profile.weight_gain)])
@@ -59,20 +61,25 @@ class Tables:
         self.ship_s, self.fixed_s = _network_terms(profile)
         self._parts: dict[int, Parts] = {}
 
-    @functools.cached_property
-    def valid(self) -> np.ndarray:
-        """bool[C, A]: every edge tensor has a cap and one of them fills the level."""
-        profile, edge = self.profile, self.on_edge_tensor.astype(np.float64)
-        index = np.maximum(self.caps, 0)
-        fills = np.take_along_axis(profile.tensor_bytes, index, axis=1) == self.levels
-        fills &= self.caps >= 0
-        return (edge @ (self.caps < 0) == 0) & (edge @ fills > 0)
-
     def parts(self, cut: int) -> Parts:
         """Returns what the subproblems of a cut share."""
         if cut not in self._parts:
             self._parts[cut] = Parts.of(self, cut)
         return self._parts[cut]
+
+
+def _caps(tensor_bytes: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    fits = tensor_bytes[:, :, None] <= levels
+    largest = tensor_bytes.shape[1] - 1 - fits[:, ::-1].argmax(axis=1)
+    return np.where(fits.any(axis=1), largest, -1)
+
+
+def _valid(tensor_bytes: np.ndarray, levels: np.ndarray, caps: np.ndarray,
+           on_edge_tensor: np.ndarray) -> np.ndarray:
+    edge = on_edge_tensor.astype(np.float64)
+    fills = np.take_along_axis(tensor_bytes, np.maximum(caps, 0), axis=1) == levels
+    fills &= caps >= 0
+    return (edge @ (caps < 0) == 0) & (edge @ fills > 0)
 
 
 def _padded(touches: np.ndarray) -> np.ndarray:

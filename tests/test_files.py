@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autosplit.errors import InputError
-from autosplit.reporting.files import to_plain, write_bytes, write_json, write_text
+from autosplit.files import to_plain, write_bytes, write_json, write_text
 
 
 def test_text_and_bytes_come_back(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Files that are whole or absent: written under another name, then renamed."""
+"""Files that are whole or absent, and documents that prove they were not changed."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autosplit.errors import InputError
+from autosplit.errors import ArtefactError, InputError
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -87,3 +88,49 @@ def to_plain(data: Any) -> Any:
         f"A value of type {type(data).__name__} cannot be written as JSON; expected numbers, text, "
         f"arrays, dataclasses, lists or mappings. Convert it first."
     )
+
+
+def write_document(path: str | os.PathLike[str], kind: str, version: int, body: Any) -> None:
+    """Writes a JSON document with its kind, format version and checksum, as `write_bytes` does.
+
+    Args:
+      path: file to write.
+      kind: what it holds, e.g. ``"autosplit.plan"``.
+      version: of the format.
+      body: JSON values only; floats are kept exactly.
+    """
+    content = {"kind": kind, "version": version, "sha256": _digest(body), "body": body}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_document(path: str | os.PathLike[str], kind: str, version: int) -> Any:
+    """Reads what `write_document` wrote.
+
+    Returns:
+      The body.
+
+    Raises:
+      ArtefactError: missing, truncated, changed since, or of another kind or version.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} is no complete JSON file ({error}); expected a document of kind {kind!r}. "
+            "Save it again."
+        ) from error
+    found = (content.get("kind"), content.get("version")) if isinstance(content, dict) else ()
+    if found != (kind, version):
+        raise ArtefactError(
+            f"{path} has kind and version {found}; expected {(kind, version)}. Save it again with "
+            "this version of autosplit."
+        )
+    if content.get("sha256") != _digest(content.get("body")):
+        raise ArtefactError(
+            f"{path} was changed after it was saved: its SHA-256 differs. Save it again."
+        )
+    return content["body"]
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

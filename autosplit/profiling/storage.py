@@ -1,0 +1,63 @@
+"""Keeps a profile as one npz file."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+
+from autosplit.errors import ArtefactError
+from autosplit.files import write_bytes
+from autosplit.hardware import Network
+from autosplit.profiling.table import InputEncoding, Profile
+
+VERSION = 1
+
+
+def save_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
+    """Writes a profile: its arrays, and the rest as JSON in the entry ``about``.
+
+    Args:
+      profile: what `autosplit.profile` returned.
+      path: npz file.
+    """
+    arrays, about = {}, {"version": VERSION}
+    for field in dataclasses.fields(profile):
+        value = getattr(profile, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = value
+        elif field.name == "network":
+            about[field.name] = dataclasses.asdict(value)
+        elif field.name == "input_encodings":
+            about[field.name] = [dataclasses.asdict(e) for e in value]
+        else:
+            about[field.name] = value
+    stream = io.BytesIO()
+    np.savez_compressed(stream, about=np.array(json.dumps(about)), **arrays)
+    write_bytes(path, stream.getvalue())
+
+
+def load_profile(path: str | os.PathLike[str]) -> Profile:
+    """Reads what `save_profile` wrote.
+
+    Raises:
+      ArtefactError: missing, truncated, changed, or of another format version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        about = json.loads(str(arrays.pop("about")))
+        if about.pop("version") != VERSION:
+            raise ArtefactError(f"{path} has another format version. Profile the graph again.")
+        about["network"] = Network(**about["network"])
+        about["input_encodings"] = tuple(InputEncoding(**e) for e in about["input_encodings"])
+        lists = {name: tuple(value) for name, value in about.items() if isinstance(value, list)}
+        return Profile(**{**about, **lists, **arrays})
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtefactError(
+            f"{path} holds no complete profile ({error}). Profile the graph again."
+        ) from error

@@ -1,0 +1,107 @@
+"""``autosplit.measure`` and ``autosplit.solve_measured``: plans that keep their error budget.
+
+A solver predicts the output error of a plan to first order. Here it is measured
+end to end on the calibration batch, and where the fastest plan breaks the budget
+the solver gets a tighter one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autosplit.errors import InfeasibleError
+from autosplit.execution.assignment import input_error, output_errors
+from autosplit.graph import LayerGraph
+from autosplit.profiling.table import Profile
+from autosplit.solvers import Constraints, Plans, judge, solve
+
+SAFETY = 0.9
+"""Part of the proportionally tightened budget that the next round may use."""
+
+
+def measure(
+    graph: LayerGraph,
+    params: Any,
+    calibration: Any,
+    plans: Plans,
+    *,
+    decoded: Mapping[str, Any] | None = None,
+) -> Plans:
+    """Measures the end-to-end output error of every plan and judges the plans by it.
+
+    Args:
+      graph: traced function.
+      params: its parameters.
+      calibration: as for `autosplit.profile`.
+      plans: made for the graph.
+      decoded: for each lossy encoding (``"jpeg-q90"``) the batch as the cloud decodes
+        it; a lossy plan without one stays unmeasured.
+
+    Returns:
+      The same plans with ``output_error`` set, judged again.
+
+    Raises:
+      PlanMismatchError: the plans were made for another graph.
+    """
+    batches = decoded or {}
+    known = [plan for plan in plans if plan.error_is_predicted]
+    errors = dict(
+        zip(map(id, known), output_errors(graph, params, calibration, known), strict=True)
+    )
+    for plan in plans:
+        if not plan.error_is_predicted and plan.encoding in batches:
+            errors[id(plan)] = input_error(graph, params, calibration, batches[plan.encoding])
+    measured = [
+        judge(dataclasses.replace(plan, output_error=errors.get(id(plan))), plans.constraints)
+        for plan in plans
+    ]
+    return dataclasses.replace(plans, plans=tuple(measured))
+
+
+def solve_measured(
+    graph: LayerGraph,
+    params: Any,
+    calibration: Any,
+    profile: Profile,
+    constraints: Constraints,
+    *,
+    decoded: Mapping[str, Any] | None = None,
+    rounds: int = 6,
+    on_round: Callable[[int, Plans], None] = lambda _, __: None,
+) -> Plans:
+    """Solves, measures, and tightens the predicted budget until the fastest split keeps it.
+
+    Args:
+      graph, params, calibration, decoded: as for `measure`.
+      profile: of the graph.
+      constraints: of the user; judged by the measured error.
+      rounds: most solves.
+      on_round: called with the round and its measured plans.
+
+    Returns:
+      The plans of all rounds, measured and judged by ``constraints``.
+
+    Raises:
+      InfeasibleError: no plan keeps the constraints.
+    """
+    budget = constraints.output_error
+    collected: dict[tuple[Any, ...], Any] = {}
+    plans = None
+    for number in range(rounds):
+        tightened = dataclasses.replace(constraints, output_error=budget)
+        solved = dataclasses.replace(solve(profile, tightened), constraints=constraints)
+        plans = measure(graph, params, calibration, solved, decoded=decoded)
+        on_round(number, plans)
+        for plan in plans:
+            key = (plan.label, plan.encoding, plan.on_edge, plan.w_bits, plan.a_bits)
+            collected.setdefault(key, plan)
+        best = next((p for p in plans if p.label == "auto-split"), None)
+        if budget is None or best is None or best.output_error is None or best.feasible:
+            break
+        limit = constraints.output_error
+        budget = SAFETY * budget * min(limit / best.output_error, 1.0) if limit else None
+    if plans is None or not any(plan.feasible for plan in collected.values()):
+        raise InfeasibleError("No plan keeps the constraints once its output error is measured.")
+    return dataclasses.replace(plans, plans=tuple(collected.values()))
