@@ -10,7 +10,6 @@ split (``split/``), the edge's report (``edge.json``, ``edge.npz``), ``accuracy.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import sys
 import time

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from autosplit.errors import CalibrationError
-from autosplit.graph import LayerGraph
+from autosplit.graph import LayerGraph, Tensor
 
 
 def calibration_calls(graph: LayerGraph, calibration: Any) -> list[np.ndarray]:
@@ -20,10 +21,10 @@ def calibration_calls(graph: LayerGraph, calibration: Any) -> list[np.ndarray]:
         inputs; each leaf has the shape ``[m * N, ...]`` or ``[m, N, ...]`` for m calls.
 
     Returns:
-      For each flat input an array ``[m, *traced shape]``.
+      For each flat input an array ``[m, *traced shape]`` of the traced dtype.
 
     Raises:
-      CalibrationError: empty, of another structure or shape, or not finite.
+      CalibrationError: empty, of another structure, shape or kind of numbers, or not finite.
     """
     leaves, tree = jax.tree.flatten((calibration,))
     if tree != graph.in_tree:
@@ -34,7 +35,7 @@ def calibration_calls(graph: LayerGraph, calibration: Any) -> list[np.ndarray]:
             "input, or the tuple of all inputs of the traced function."
         )
     calls = [
-        _calls(np.asarray(leaf), graph.tensors[tensor].shape, graph.tensors[tensor].name)
+        _calls(np.asarray(leaf), graph.tensors[tensor])
         for leaf, tensor in zip(leaves, graph.inputs, strict=True)
     ]
     counts = {len(c) for c in calls}
@@ -43,13 +44,19 @@ def calibration_calls(graph: LayerGraph, calibration: Any) -> list[np.ndarray]:
     return calls
 
 
-def _calls(leaf: np.ndarray, traced: tuple[int, ...], name: str) -> np.ndarray:
+def _calls(leaf: np.ndarray, tensor: Tensor) -> np.ndarray:
+    name, traced = tensor.name, tensor.shape
+    if _kind(leaf.dtype) != _kind(tensor.dtype):
+        raise CalibrationError(
+            f"The calibration batch of {name} has the dtype {leaf.dtype}; the graph was traced "
+            f"with {tensor.dtype}. Convert it as for a call of the traced function."
+        )
     if leaf.size == 0:
         raise CalibrationError(
             f"The calibration batch of {name} is empty (shape {leaf.shape}); expected at least "
             f"one call of shape {traced}."
         )
-    if leaf.shape[1:] == traced:
+    if leaf.ndim and leaf.shape[1:] == traced:
         calls = leaf
     elif traced and leaf.shape[1:] == traced[1:] and leaf.shape[0] % traced[0] == 0:
         calls = leaf.reshape(-1, *traced)
@@ -58,10 +65,15 @@ def _calls(leaf: np.ndarray, traced: tuple[int, ...], name: str) -> np.ndarray:
             f"The calibration batch of {name} has the shape {leaf.shape}; the graph was traced "
             f"with {traced}. Expected that shape with a first axis that is a multiple."
         )
-    if np.issubdtype(calls.dtype, np.inexact) and not np.isfinite(calls).all():
+    if tensor.is_float and not np.isfinite(calls).all():
         bad = int(np.size(calls) - np.isfinite(calls).sum())
         raise CalibrationError(
             f"The calibration batch of {name} holds {bad} values that are NaN or infinite; "
             "expected finite values. Check the preprocessing."
         )
-    return calls
+    return calls.astype(tensor.dtype)
+
+
+def _kind(dtype: Any) -> Any:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating)
+    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)

@@ -73,11 +73,10 @@ def _tables(
 ) -> ErrorTables:
     rule = clip_rule(clipping)
     floats = [t for t, tensor in enumerate(graph.tensors) if tensor.is_float]
-    weighted = [i for i, own in enumerate(weights.layers) if own.weight is not None]
-    matrices = [weights.layers[i].weight for i in weighted]
-    reaches = [channel_reach(w, channel_axes(graph, i)) for i, w in zip(weighted, matrices)]
+    matrices = {i: own.weight for i, own in enumerate(weights.layers) if own.weight is not None}
+    reaches = [channel_reach(w, channel_axes(graph, i)) for i, w in matrices.items()]
 
-    # All tensors are searched together: one vmapped program over tensors and bits.
+    # All tensors are searched together: one program over tensors and bits.
     shapes = _stack([histogram(tensors[t]) for t in floats])
     ratios = _search(rule, shapes, bits, symmetric=False)
     low, high = ratios * shapes.low[:, None], ratios * shapes.high[:, None]
@@ -86,18 +85,18 @@ def _tables(
     ]
     size, count = bits.shape[0], (len(graph.layers), bits.shape[0])
     weight_ratio, weight_errors = jnp.ones(count), jnp.zeros(count)
-    if weighted:
+    if matrices:
         # Channels brought to one range and weighted by its square: one histogram
         # holds the error of all channels together.
         scaled = [
             histogram(w / jnp.maximum(r, 1e-30), sample_weight=r**2)
-            for w, r in zip(matrices, reaches)
+            for w, r in zip(matrices.values(), reaches, strict=True)
         ]
         found = _search(rule, _stack(scaled), bits, symmetric=True)
         measured = [
-            weight_error(w, r, found[n], bits) for n, (w, r) in enumerate(zip(matrices, reaches))
+            weight_error(w, reaches[n], found[n], bits) for n, w in enumerate(matrices.values())
         ]
-        rows = jnp.array(weighted)
+        rows = jnp.array(list(matrices))
         weight_ratio = weight_ratio.at[rows].set(found)
         weight_errors = weight_errors.at[rows].set(jnp.stack(measured))
     rows, empty = jnp.array(floats), jnp.zeros((len(graph.tensors), size))

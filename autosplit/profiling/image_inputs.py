@@ -9,6 +9,7 @@ import numpy as np
 from autosplit.graph import LayerGraph
 from autosplit.profiling.image_codecs import encodings
 from autosplit.profiling.table import InputEncoding
+from autosplit.quant.packing import packed_bytes
 
 
 def input_encodings(
@@ -23,7 +24,7 @@ def input_encodings(
         they are estimated from the inputs.
 
     Returns:
-      ``raw`` first: one byte per element of a float input.
+      ``raw`` first: what `tensor_raw_bytes` says of every input.
     """
     per_call = sum(tensor_raw_bytes(graph, t) for t in graph.inputs)
     if images is None:
@@ -32,7 +33,7 @@ def input_encodings(
     if images is None:
         return (raw,)
     # One photograph is priced; a call may hold several.
-    several = per_call / float(images[0].size)
+    several = calls[0][0].size / images[0].size
     compressed = [
         InputEncoding(
             name=e.name,
@@ -48,9 +49,9 @@ def input_encodings(
 
 
 def tensor_raw_bytes(graph: LayerGraph, tensor: int) -> int:
-    """Returns the bytes of an input as a sensor delivers it: 8 bits, or its own integer width."""
+    """Returns the bytes of an input as it is sent: packed at 8 bits, or of its integer width."""
     spec = graph.tensors[tensor]
-    return spec.size * (1 if spec.is_float else spec.dtype.itemsize)
+    return packed_bytes(spec.size, 8) if spec.is_float else spec.size * spec.dtype.itemsize
 
 
 def _as_images(graph: LayerGraph, calls: Sequence[np.ndarray]) -> np.ndarray | None:

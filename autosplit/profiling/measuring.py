@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from autosplit.errors import CalibrationError, InputError
 from autosplit.graph import Cut, LayerGraph
@@ -22,7 +23,7 @@ from autosplit.quant.packing import packed_bytes
 from autosplit.workload import tabulate
 
 SCALE_BYTES = 4
-"""Scales and biases are stored as float32."""
+"""Scales are stored as float32, whatever the weight's own dtype."""
 
 
 def profile(
@@ -79,6 +80,7 @@ def profile(
     sizes = _tensor_bytes(graph, candidates)
     raw = np.array([t.size for t in graph.tensors])[:, None]
     is_input = np.array([t.producer < 0 for t in graph.tensors])[:, None]
+    extremes = np.asarray(tables.extremes, np.float64)
     return Profile(
         fingerprint=graph.fingerprint,
         clipping=clipping,
@@ -94,8 +96,8 @@ def profile(
         weight_group=_weight_groups(graph),
         activation_error=np.where(is_input, 0.0, np.asarray(tables.activation_error, np.float64)),
         activation_gain=a_gain,
-        activation_low=np.where(is_input, tables.extremes[:, :1], tables.activation_low),
-        activation_high=np.where(is_input, tables.extremes[:, 1:], tables.activation_high),
+        activation_low=np.where(is_input, extremes[:, :1], tables.activation_low),
+        activation_high=np.where(is_input, extremes[:, 1:], tables.activation_high),
         tensor_bytes=sizes,
         float_bytes=np.array([t.size * t.dtype.itemsize for t in graph.tensors], np.int64),
         edge_latency_s=layer_latency_s(graph, edge, candidates, candidates),
@@ -122,14 +124,14 @@ def profile(
 
 
 def layer_latency_s(
-    graph: LayerGraph, device: Device, w_bits: Sequence[int], a_bits: Sequence[int]
+    graph: LayerGraph, device: Device, w_bits: ArrayLike, a_bits: ArrayLike
 ) -> np.ndarray:
     """Returns the seconds of every layer at every pair of bit-widths, f64[L, Kw, Ka]."""
     owners = [i for i, layer in enumerate(graph.layers) for _ in layer.workloads]
     table = tabulate([w for layer in graph.layers for w in layer.workloads])
-    seconds = device.latency_s(table, np.asarray(w_bits), np.asarray(a_bits))
-    total = np.zeros((len(graph.layers), len(w_bits), len(a_bits)))
-    np.add.at(total, owners, np.asarray(seconds, np.float64))
+    seconds = np.asarray(device.latency_s(table, np.asarray(w_bits), np.asarray(a_bits)))
+    total = np.zeros((len(graph.layers), *seconds.shape[1:]))
+    np.add.at(total, owners, seconds)
     has_weight = np.array([layer.weight is not None for layer in graph.layers])
     # What is not quantized stays in float, whatever the weight bits: charge the widest.
     total[~has_weight] = total[~has_weight, -1:, :]
@@ -144,17 +146,18 @@ def _check_bits(bits: Sequence[int]) -> np.ndarray:
 
 
 def _check_finite(graph: LayerGraph, tables: ErrorTables) -> None:
-    bad = np.flatnonzero(~np.isfinite(np.asarray(tables.extremes)).all(axis=1))
-    if bad.size:
-        raise CalibrationError(
-            f"On the calibration batch the tensor {graph.tensors[bad[0]].name!r} holds NaN or "
-            "infinity although the inputs are finite; the function or its parameters overflow."
-        )
+    # Weights first: a broken one breaks the tensors behind it too.
     broken = np.flatnonzero(~np.isfinite(np.asarray(tables.weight_error)).all(axis=1))
     if broken.size:
         raise InputError(
             f"The weight of the layer {graph.layers[broken[0]].name!r} holds NaN or infinity; "
             "expected finite parameters."
+        )
+    bad = np.flatnonzero(~np.isfinite(np.asarray(tables.extremes)).all(axis=1))
+    if bad.size:
+        raise CalibrationError(
+            f"On the calibration batch the tensor {graph.tensors[bad[0]].name!r} holds NaN or "
+            "infinity although the inputs are finite; the function or its parameters overflow."
         )
 
 
@@ -165,8 +168,10 @@ def _weight_bytes(graph: LayerGraph, bits: np.ndarray) -> np.ndarray:
         if layer.weight is None:
             rows.append([fixed] * len(bits))
             continue
-        scales = layer.weight.channels * (2 if layer.has_bias else 1) * SCALE_BYTES
-        rows.append([packed_bytes(layer.weight.size, int(b)) + scales + fixed for b in bits])
+        # A bias has the weight's dtype.
+        bias = graph.program.avals[layer.weight.value].dtype.itemsize if layer.has_bias else 0
+        fixed += layer.weight.channels * (SCALE_BYTES + bias)
+        rows.append([packed_bytes(layer.weight.size, int(b)) + fixed for b in bits])
     return np.array(rows, np.int64)
 
 

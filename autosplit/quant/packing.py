@@ -72,9 +72,11 @@ def unpack(packed: jax.Array, bits: int, shape: tuple[int, ...]) -> jax.Array:
       Levels, uint8, of ``shape``.
 
     Raises:
-      InputError: the length does not fit.
+      InputError: the data is not uint8, or the length does not fit.
     """
     _check_bits(bits)
+    if packed.dtype != jnp.uint8:
+        raise InputError(f"Packed data has the dtype {packed.dtype}; expected uint8.")
     size = math.prod(shape)
     if packed.shape != (packed_bytes(size, bits),):
         raise InputError(

@@ -7,9 +7,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
+from autosplit.files import write_json, write_text
 from autosplit.reporting import plan_sections, sections
 from autosplit.reporting.canvas import save_figure
-from autosplit.files import write_json, write_text
 from autosplit.reporting.page_style import CSS
 from autosplit.reporting.report_data import ReportData
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from autosplit.files import to_plain
 from autosplit.reporting import summary
 from autosplit.reporting.families import STAGES
-from autosplit.files import to_plain
 from autosplit.reporting.formats import format_number, format_percent, format_size
 from autosplit.reporting.glossary import GLOSSARY
 from autosplit.reporting.report_data import Photograph, ReportData

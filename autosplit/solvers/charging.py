@@ -12,8 +12,9 @@ import dataclasses
 import numpy as np
 
 from autosplit.errors import InputError
-from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
+from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import InputEncoding, Profile
+from autosplit.workload import FLOAT_BITS
 
 INPUT_BITS = 8
 """Bits of a graph input (pixels), whatever the candidates are."""

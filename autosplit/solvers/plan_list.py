@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
-import json
 import math
 import os
-import pathlib
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 
 from autosplit.errors import ArtefactError
-from autosplit.profiling.plan import SplitPlan
+from autosplit.files import read_document, write_document, write_text
+from autosplit.profiling.plan import SplitPlan, plan_from_json, plan_to_json
 from autosplit.solvers.constraints import Constraints, known_error
 from autosplit.solvers.pareto import non_dominated
 
-FORMAT = "autosplit.plans"
+KIND = "autosplit.plans"
 VERSION = 1
 
 
@@ -77,9 +74,13 @@ class Plans:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plans to a JSON file, losslessly."""
-        body = dataclasses.asdict(self)
-        document = {"format": FORMAT, "version": VERSION, "sha256": _digest(body), "body": body}
-        _write(path, json.dumps(document, indent=1))
+        body = {
+            "plans": [plan_to_json(plan) for plan in self.plans],
+            "constraints": dataclasses.asdict(self.constraints),
+            "lower_bound_s": self.lower_bound_s,
+            "split_infeasible": list(self.split_infeasible),
+        }
+        write_document(path, KIND, VERSION, body)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plans:
@@ -88,14 +89,14 @@ class Plans:
         Raises:
           ArtefactError: the file is truncated, changed, or of another format version.
         """
-        body = _read(path)
+        body = read_document(path, KIND, VERSION)
         try:
-            plans = tuple(_plan(fields) for fields in body["plans"])
+            plans = tuple(plan_from_json(fields, str(path)) for fields in body["plans"])
             constraints = Constraints(**body["constraints"])
             return cls(plans=plans, constraints=constraints,
                        lower_bound_s=body["lower_bound_s"],
                        split_infeasible=tuple(body["split_infeasible"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError) as error:
             raise ArtefactError(f"{path} holds no plans: {error}. Solve again.") from error
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -107,7 +108,7 @@ class Plans:
         for plan in self.plans:
             cells = [_cell(getattr(plan, name)) for name in names]
             writer.writerow([plan.latency_s, plan.edge_memory_bytes, *cells])
-        _write(path, text.getvalue())
+        write_text(path, text.getvalue())
 
 
 def _coordinates(plans: list[SplitPlan]) -> np.ndarray:
@@ -121,42 +122,3 @@ def _cell(value: object) -> object:
     if isinstance(value, tuple):
         return " ".join(str(int(v)) if isinstance(v, bool) else str(v) for v in value)
     return "" if value is None else value
-
-
-def _plan(fields: dict) -> SplitPlan:
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return SplitPlan(**{**fields, **lists})
-
-
-def _digest(body: dict) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _read(path: str | os.PathLike[str]) -> dict:
-    try:
-        document = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path} is no complete JSON file ({error}); expected what "
-                            "Plans.save wrote. Solve again.") from error
-    found = (document.get("format"), document.get("version")) if isinstance(document, dict) else ()
-    if found != (FORMAT, VERSION):
-        raise ArtefactError(f"{path} has format {found}; expected {(FORMAT, VERSION)}. "
-                            "Solve again with this version.")
-    if document.get("sha256") != _digest(document.get("body")):
-        raise ArtefactError(f"{path} was changed after it was saved (its SHA-256 differs). "
-                            "Solve again.")
-    return document["body"]
-
-
-def _write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes to a temporary name beside ``path``, then renames: never half a file."""
-    target = pathlib.Path(path)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, newline="",
-                                     prefix=f".{target.name}.", delete=False) as file:
-        file.write(text)
-    try:
-        os.replace(file.name, target)
-    except OSError:
-        os.unlink(file.name)
-        raise

@@ -27,7 +27,7 @@ import math
 import numpy as np
 
 from autosplit.errors import InputError
-from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
+from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
 from autosplit.solvers import charging
 from autosplit.solvers.constraints import Constraints, judge
@@ -38,6 +38,7 @@ from autosplit.solvers.relaxation import Relaxation
 from autosplit.solvers.search import Found, budgets_of, find_fastest, plan_of
 from autosplit.solvers.subproblem import Tables
 from autosplit.solvers.uniform import best_uniform
+from autosplit.workload import FLOAT_BITS
 
 UNIFORM_BITS = 8
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from autosplit.errors import InputError
-from autosplit.profiling.plan import FLOAT_BITS
 from autosplit.solvers import best_uniform, price
 from autosplit.solvers.charging import INPUT_BITS, chooses_bits
 from autosplit.solvers.constraints import Constraints
+from autosplit.workload import FLOAT_BITS
 
 
 def random_bits(profile, seed):

@@ -53,7 +53,7 @@ def test_changed_file_is_refused(plans, tmp_path):
         Plans.load(path)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": "autosplit.plans", "version": 99}'])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"kind": "autosplit.plans", "version": 99}'])
 def test_other_formats_are_refused(tmp_path, text):
     path = tmp_path / "plans.json"
     path.write_text(text)

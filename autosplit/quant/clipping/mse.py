@@ -11,6 +11,12 @@ from autosplit.quant.clipping.histogram import Histogram
 # Ratios of the range that are tried, geometric: heavy tails want small ones.
 GRID = jnp.geomspace(0.02, 1.0, 48)
 
+# Factors that are tried around the best of these, up to its neighbours.
+FINE = jnp.geomspace(GRID[0] / GRID[1], GRID[1] / GRID[0], 17)
+
+# Bins narrower than this part of a step are taken as points.
+_NARROW = 1e-2
+
 
 def mse_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
     """Finds the ratio of the range with the least expected squared error.
@@ -29,8 +35,15 @@ def mse_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
     Reference: Choukroun et al. 2019 (arXiv 1902.06822), section 3, minimum mean
     squared error quantization. Deviation: a grid on a histogram in place of line search.
     """
-    errors = jax.vmap(lambda ratio: expected_error(values, ratio, bits, symmetric))(GRID)
-    return GRID[jnp.argmin(errors)]
+    # Relative to the largest magnitude: cubes of tiny or huge steps leave float32.
+    reach = jnp.maximum(jnp.maximum(-values.low, values.high), jnp.finfo(jnp.float32).tiny)
+    unit = Histogram(counts=values.counts, low=values.low / reach, high=values.high / reach)
+
+    def best_of(ratios: jax.Array) -> jax.Array:
+        errors = jax.vmap(lambda ratio: expected_error(unit, ratio, bits, symmetric))(ratios)
+        return ratios[jnp.argmin(errors)]
+
+    return best_of(jnp.minimum(best_of(GRID) * FINE, 1.0))
 
 
 def expected_error(
@@ -45,9 +58,7 @@ def expected_error(
         low, high = ratio * values.low, ratio * values.high
         scale, zero_point, levels = activation_grid(low, high, bits)
         first, last = -zero_point * scale, (levels - zero_point) * scale
-    left = values.centers - values.width / 2
-    right = values.centers + values.width / 2
-    error = _rounding(left, right, scale, first, last)
+    error = _rounding(values.centers, values.width, scale, first, last)
     if symmetric:
         # One bit has no level at zero: the error is the distance to +-clip.
         one_bit = (jnp.abs(values.centers) - last) ** 2
@@ -56,24 +67,28 @@ def expected_error(
 
 
 def _rounding(
-    left: jax.Array, right: jax.Array, scale: jax.Array, first: jax.Array, last: jax.Array
+    center: jax.Array, width: jax.Array, scale: jax.Array, first: jax.Array, last: jax.Array
 ) -> jax.Array:
     """Returns the mean squared error of rounding to ``scale`` within bins, clamped to levels.
 
-    The integral of ``(t - round(t))^2`` from 0 is ``round(t)/12 + (t - round(t))^3/3``.
+    The integral of ``(t - round(t))^2`` from a to b is ``(round(b) - round(a)) / 12
+    + ((b - round(b))^3 - (a - round(a))^3) / 3``. In a bin that is narrow against the
+    step (a constant tensor: no width at all) the integral cancels out, and the error
+    at its centre is right.
     """
-    inside_left, inside_right = jnp.clip(left, first, last), jnp.clip(right, first, last)
-    width = jnp.maximum(right - left, jnp.finfo(jnp.float32).tiny)
+    level = jnp.clip(jnp.round(center / scale) * scale, first, last)
+    at_center = (center - level) ** 2 + width**2 / 12
+    left, right = center - width / 2, center + width / 2
+    a, b = jnp.clip(left, first, last) / scale, jnp.clip(right, first, last) / scale
+    whole_a, whole_b = jnp.round(a), jnp.round(b)
+    rounding = (whole_b - whole_a) / 12 + ((b - whole_b) ** 3 - (a - whole_a) ** 3) / 3
+    below = _beyond(jnp.maximum(first - right, 0), jnp.maximum(first - left, 0))
+    above = _beyond(jnp.maximum(left - last, 0), jnp.maximum(right - last, 0))
+    narrow = width < _NARROW * scale
+    whole = (scale**3 * rounding + below + above) / jnp.where(narrow, 1.0, width)
+    return jnp.where(narrow, at_center, whole)
 
-    def integral(x: jax.Array) -> jax.Array:
-        t = x / scale
-        whole = jnp.round(t)
-        return scale**3 * (whole / 12 + (t - whole) ** 3 / 3)
 
-    def beyond(distance_near: jax.Array, distance_far: jax.Array) -> jax.Array:
-        return (distance_far**3 - distance_near**3) / 3
-
-    rounding = integral(inside_right) - integral(inside_left)
-    below = beyond(jnp.maximum(first - right, 0), jnp.maximum(first - left, 0))
-    above = beyond(jnp.maximum(left - last, 0), jnp.maximum(right - last, 0))
-    return (rounding + below + above) / width
+def _beyond(near: jax.Array, far: jax.Array) -> jax.Array:
+    """Returns the integral of squared distances from ``near`` to ``far``."""
+    return (far - near) * (far**2 + far * near + near**2) / 3
