@@ -24,12 +24,11 @@ from ml_collections import config_flags
 
 import autosplit
 from autosplit.data import class_names
-from autosplit.errors import AutosplitError, InfeasibleError
+from autosplit.errors import AutosplitError
 from autosplit.files import write_json
 from autosplit.hardware import named_device
 from autosplit.profiling.storage import save_profile
 from autosplit.reporting import Accuracy, Photograph, ReportData, run_record, write_report
-from autosplit.solvers.charging import PACKED
 from experiments.accuracy import accuracies_of, confidence
 from experiments.steps import Job, decoded_jpegs, load_job, network_of, run_two_processes
 
@@ -87,7 +86,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Pat
         )
         plans.save(workdir / "plans.json")
         plans.to_csv(workdir / "plans.csv")
-        chosen = choose(plans)
+        chosen = plans.fastest_split
         chosen.save(workdir / "plan.json")
     with _step("Split, and run edge and cloud as two processes"):
         split = autosplit.split(graph, job.variables, chosen, network=network_of(config))
@@ -101,22 +100,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Pat
                          accuracies, (reference, outputs), graph),
             workdir,
         )  # fmt: skip
-
-
-def choose(plans: autosplit.Plans) -> autosplit.SplitPlan:
-    """Returns the fastest feasible plan that has a layer on the edge.
-
-    Raises:
-      InfeasibleError: there is none; the reasons say what each lacks.
-    """
-    for plan in plans:
-        if plan.feasible and plan.encoding == PACKED:
-            return plan
-    raise InfeasibleError(
-        "No plan with a layer on the edge keeps the constraints: "
-        + " ".join(plans.split_infeasible),
-        plans.split_infeasible,
-    )
 
 
 class _step:  # noqa: N801  (reads as a statement)

@@ -26,7 +26,7 @@ class Assignment:
     """Bits and clips as arrays: arguments of the compiled program, never constants of it.
 
     Attributes:
-      on_edge: bool[L]; cloud layers see a graph input as it arrives, quantized.
+      on_edge: bool[L]; the cloud sees a graph input as it arrives, quantized.
       w_bits: i32[L]; w_ratio: f32[L].
       a_bits: i32[T]; a_low, a_high: f32[T].
     """
@@ -78,8 +78,6 @@ def run_assignment(
     """
 
     def on_weight(layer: int, weight: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(weight.dtype, jnp.floating):
-            return weight
         reach = channel_reach(weight, channel_axes(graph, layer))
         clip = assignment.w_ratio[layer] * reach
         return fake_quant_weight(weight, clip, assignment.w_bits[layer])
@@ -102,7 +100,9 @@ def run_assignment(
         results = run_layer(layer, own, inputs, weight)
         for tensor, value in zip(layer.outputs, results, strict=True):
             known[tensor] = on_tensor(tensor, value)
-    return flat_outputs(graph, weights, known)
+    edge_only = assignment.on_edge.all()
+    returned = {t: jnp.where(edge_only, known[t], x) for t, x in sent.items()}
+    return flat_outputs(graph, weights, {**known, **returned})
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))
@@ -161,7 +161,7 @@ def output_errors(
     """
     assignments = [assignment_of(graph, plan) for plan in plans]
     calls = [jnp.asarray(c) for c in calibration_calls(graph, calibration)]
-    weights = jax.jit(lambda p: prepare(graph, p))(params)
+    weights = prepare(graph, params)
     reference = float_outputs(graph, weights, calls)
     return [
         relative_error(assignment_outputs(graph, weights, a, calls), reference)
@@ -181,7 +181,7 @@ def input_error(graph: LayerGraph, params: Any, calibration: Any, changed: Any) 
     Returns:
       Relative mean squared output error.
     """
-    weights = jax.jit(lambda p: prepare(graph, p))(params)
+    weights = prepare(graph, params)
     outputs = [
         float_outputs(graph, weights, [jnp.asarray(c) for c in calibration_calls(graph, batch)])
         for batch in (changed, calibration)

@@ -7,7 +7,7 @@
 | ``edge_weights.bin``, ``cloud_weights.bin`` | their arrays; edge weights bit-packed |
 
 The directory appears whole or not at all: it is written under a temporary name
-and renamed.
+and renamed; an older split keeps its place until then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import os
 import pathlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,21 +55,38 @@ def save_split(split: Split, path: pathlib.Path) -> None:
     Raises:
       InputError: the split was loaded from disk, or the directory holds something else.
     """
-    if split.edge_half is None or split.cloud_half is None or not hasattr(
-        split.edge_half.call, "lower"
-    ):
+    if split.edge_half is None or split.cloud_half is None or split.manifest.files:
         raise InputError("This split was read from disk; copy its directory to keep it.")
-    if path.exists() and not (path / MANIFEST).exists() and any(path.iterdir()):
-        raise InputError(f"{path} is not empty and holds no split; choose another directory.")
+    _check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    draft, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
+        draft.mkdir()
         _write(split, split.edge_half, split.cloud_half, draft)
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, older)
         os.replace(draft, path)
+    except BaseException:
+        if older.exists():
+            os.replace(older, path)
+        raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for rest in (draft, older):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _check_target(path: pathlib.Path) -> None:
+    """Refuses to replace anything but a split: its directory would be deleted."""
+    sides = ("edge", "cloud")
+    ours = {MANIFEST, *map(program_file, sides), *map(weights_file, sides)}
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; expected a directory, or a name that is free.")
+    found = {item.name for item in path.iterdir()} if path.exists() else set()
+    if found and not {MANIFEST, program_file("edge")} <= found <= ours:
+        raise InputError(
+            f"{path} is not empty and holds no split ({', '.join(sorted(found)[:5])}); choose "
+            "another directory."
+        )
 
 
 def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
@@ -105,7 +122,8 @@ def _stored(
 ) -> tuple[tuple[StoredWeight, ...], dict[str, Any]]:
     """Replaces quantized weights by levels and clips, equal ones once."""
     kept = {key: value for key, value in weights.items() if key not in packed}
-    stored, sources = [], {}
+    stored: list[StoredWeight] = []
+    sources: dict[tuple[Any, ...], str] = {}
     for key, weight in packed.items():
         same = (np.asarray(weight.levels).tobytes(), np.asarray(weight.clip).tobytes())
         source = sources.setdefault((weight.bits, weight.shape, *same), key)

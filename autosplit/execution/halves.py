@@ -17,6 +17,7 @@ from autosplit.execution.manifest import Manifest, TensorSpec
 from autosplit.execution.weights import PACKED_BITS, PackedWeight
 from autosplit.quant import packing
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Half:
     """A compiled function and the arrays that it reads beside its data.
@@ -55,10 +56,13 @@ class Split:
         """Runs the edge half: codes (uint8) or raw values, one per crossing tensor."""
         half = _loaded(self.edge_half, "edge")
         leaves = jax.tree.leaves(inputs)
-        shapes = [tuple(jnp.shape(leaf)) for leaf in leaves]
-        expected = [spec.shape for spec in self.manifest.inputs]
-        if shapes != expected:
-            raise InputError(f"The inputs have the shapes {shapes}; the split takes {expected}.")
+        found = [(jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves]
+        expected = [(spec.shape, spec.dtype) for spec in self.manifest.inputs]
+        if found != expected:
+            raise InputError(
+                f"The inputs have the shapes and dtypes {found}; the split takes {expected}, as "
+                "the function was traced. Convert the inputs, or trace again."
+            )
         return tuple(half.call(half.weights, leaves))
 
     def pack(self, codes: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
@@ -68,13 +72,15 @@ class Split:
         return _pack_all(tuple(codes), self.manifest.crossing)
 
     def unpack(self, payload: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        """Unpacks bytes into codes or raw values; raises `InputError` on a wrong length."""
+        """Unpacks bytes into codes or raw values; raises `InputError` where they do not fit."""
+        expected = len(self.manifest.crossing or self.manifest.outputs)
+        if len(payload) != expected:
+            raise InputError(
+                f"The payload has {len(payload)} tensors; this split sends {expected}. It is "
+                "truncated or of another split."
+            )
         if not self.manifest.crossing:
             return tuple(payload)
-        if len(payload) != len(self.manifest.crossing):
-            raise InputError(
-                f"The payload has {len(payload)} tensors; {len(self.manifest.crossing)} cross."
-            )
         return _unpack_all(tuple(payload), self.manifest.crossing)
 
     def cloud_outputs(self, codes: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
@@ -136,9 +142,10 @@ def _to_bytes(x: jax.Array) -> jax.Array:
 
 
 def _from_bytes(data: jax.Array, spec: TensorSpec) -> jax.Array:
-    if data.shape != (spec.payload_bytes,):
+    if (data.shape, data.dtype) != ((spec.payload_bytes,), jnp.uint8):
         raise InputError(
-            f"{spec.name} arrived with {data.shape} bytes; expected ({spec.payload_bytes},)."
+            f"{spec.name} arrived as {data.dtype}{list(data.shape)}; expected "
+            f"uint8[{spec.payload_bytes}]. The data is truncated or of another tensor."
         )
     dtype = jnp.dtype(spec.dtype)
     if dtype == jnp.bool_:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from autosplit.errors import InputError
 from autosplit.execution import weights as arrays
 from autosplit.execution.assignment import check_plan
 from autosplit.execution.halves import Half, Split
@@ -24,6 +25,7 @@ from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
 from autosplit.quant.affine import dequantize, fake_quant, quantize
 from autosplit.quant.packing import packed_bytes
 
+_ENCODINGS = ("packed", "raw")
 _STAGES = ("edge_s", "pack_s", "uplink_s", "unpack_s", "cloud_s", "downlink_s", "round_trip_s")
 
 
@@ -64,16 +66,23 @@ def split(
 
     Raises:
       PlanMismatchError: the plan was made for another graph.
+      InputError: the plan sends the inputs as PNG or JPEG.
       CutError: the edge layers are not closed under predecessors.
     """
     if isinstance(plan, SplitPlan):
         check_plan(graph, plan)
+        if plan.encoding not in _ENCODINGS:
+            raise InputError(
+                f"The plan {plan.label!r} sends the inputs as {plan.encoding}, which is no split: "
+                "compress them on the camera and run the function in the cloud, or take "
+                "plans.fastest_split."
+            )
     name = plan.cut_name if isinstance(plan, SplitPlan) else plan.name
     cut = make_cut(graph, plan.on_edge, name)
     bits = _tensor_bits(graph, plan)
     edge_layers = [i for i, flag in enumerate(cut.on_edge) if flag]
     cloud_layers = [i for i, flag in enumerate(cut.on_edge) if not flag]
-    whole = jax.jit(lambda p: prepare(graph, p))(params)
+    whole = prepare(graph, params)
     packed = arrays.pack_edge_weights(graph, whole, plan) if isinstance(plan, SplitPlan) else {}
     on_edge = arrays.arguments(whole, edge_layers, outputs=not cloud_layers)
     on_edge.update({key: arrays.unpack_weight(weight) for key, weight in packed.items()})

@@ -35,6 +35,10 @@ _INLINED = {
 }
 
 
+# A jaxpr of one equation has no argument names to tell.
+_NAMELESS = jex.DebugInfo("autosplit", "one equation", None, None)
+
+
 def make_jaxpr(fn: Callable[..., Any], args: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
     """Traces ``fn(*args)``; returns the closed jaxpr and the pytree of output shapes."""
 
@@ -103,5 +107,12 @@ def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
         if not is_literal(atom) and not any(atom is v for v in variables):
             variables.append(atom)
             values.append(value)
-    jaxpr = Jaxpr(constvars=(), invars=variables, outvars=eqn.outvars, eqns=[eqn])
+    jaxpr = Jaxpr(
+        constvars=(),
+        invars=variables,
+        outvars=eqn.outvars,
+        eqns=[eqn],
+        effects=eqn.effects,
+        debug_info=_NAMELESS,
+    )
     return jax.core.eval_jaxpr(jaxpr, (), *values)

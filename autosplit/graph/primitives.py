@@ -65,6 +65,16 @@ _FAMILIES = {
 }
 
 
+def is_differentiable(equation: Equation) -> bool:
+    """Tells whether reverse mode passes an equation: a loop of unknown length stops it."""
+    return not _holds_while(equation.eqn)
+
+
+def _holds_while(eqn: compat.JaxprEqn) -> bool:
+    inner = (e for body in compat.bodies(eqn) for e in body.jaxpr.eqns)
+    return eqn.primitive.name == "while" or any(_holds_while(e) for e in inner)
+
+
 def family(equation: Equation) -> str:
     """Returns the family of an equation.
 

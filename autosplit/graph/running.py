@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,15 +50,16 @@ class GraphWeights:
     outputs: tuple[Any, ...]
 
 
+@functools.partial(jax.jit, static_argnames=("graph",))
 def prepare(graph: LayerGraph, params: Any) -> GraphWeights:
     """Computes all that depends on parameters alone, and folds batch norm.
 
     Args:
-      graph: the traced function.
+      graph: the traced function; static, so that each graph compiles once.
       params: the pytree that it was traced with (values may differ).
 
     Returns:
-      Weights, biases and constants by layer. Jit-able and differentiable.
+      Weights, biases and constants by layer. Differentiable.
 
     Raises:
       InputError: structure, shape or dtype differ from the traced parameters.
@@ -101,6 +103,11 @@ def _check_leaves(graph: LayerGraph, params: Any) -> list[Any]:
             raise InputError(
                 f"A parameter has the shape {jnp.shape(leaf)}; the graph was traced with "
                 f"{tuple(expected.shape)}. Trace again with these parameters."
+            )
+        if jnp.result_type(leaf) != expected.dtype:
+            raise InputError(
+                f"A parameter has the dtype {jnp.result_type(leaf)}; the graph was traced with "
+                f"{expected.dtype}. Trace again with these parameters."
             )
     return leaves
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from autosplit.errors import TraceError
@@ -175,16 +176,16 @@ def _fold_chains(
 def _learned(
     program: FlatProgram, hoisted: Sequence[Equation], data: frozenset[int]
 ) -> frozenset[int]:
-    """Finds values made of parameters or captured arrays.
+    """Finds floats made of parameters or captured arrays.
 
     The rest is computed from nothing, as the matrices of a linear resize are: no
-    weight that could be quantized.
+    weight that could be quantized. Nor are integers.
     """
     found = {*program.inputs, *program.constants} - data
     for equation in hoisted:
         if found.intersection(equation.values):
             found.update(equation.outputs)
-    return frozenset(found)
+    return frozenset(v for v in found if jnp.issubdtype(program.avals[v].dtype, jnp.floating))
 
 
 def _build(

@@ -72,58 +72,82 @@ def _tables(
     clipping: str,
 ) -> ErrorTables:
     rule = clip_rule(clipping)
-    floats = [t for t, tensor in enumerate(graph.tensors) if tensor.is_float]
-    matrices = {i: own.weight for i, own in enumerate(weights.layers) if own.weight is not None}
-    reaches = [channel_reach(w, channel_axes(graph, i)) for i, w in matrices.items()]
-
-    # All tensors are searched together: one program over tensors and bits.
-    shapes = _stack([histogram(tensors[t]) for t in floats])
-    ratios = _search(rule, shapes, bits, symmetric=False)
-    low, high = ratios * shapes.low[:, None], ratios * shapes.high[:, None]
-    errors = [
-        activation_error(tensors[t], low[n], high[n], bits) for n, t in enumerate(floats)
-    ]
-    size, count = bits.shape[0], (len(graph.layers), bits.shape[0])
-    weight_ratio, weight_errors = jnp.ones(count), jnp.zeros(count)
-    if matrices:
-        # Channels brought to one range and weighted by its square: one histogram
-        # holds the error of all channels together.
-        scaled = [
-            histogram(w / jnp.maximum(r, 1e-30), sample_weight=r**2)
-            for w, r in zip(matrices.values(), reaches, strict=True)
-        ]
-        found = _search(rule, _stack(scaled), bits, symmetric=True)
-        measured = [
-            weight_error(w, reaches[n], found[n], bits) for n, w in enumerate(matrices.values())
-        ]
-        rows = jnp.array(list(matrices))
-        weight_ratio = weight_ratio.at[rows].set(found)
-        weight_errors = weight_errors.at[rows].set(jnp.stack(measured))
-    rows, empty = jnp.array(floats), jnp.zeros((len(graph.tensors), size))
+    weight_ratio, weight_errors = _weight_tables(graph, weights, bits, rule)
+    low, high, errors, extremes = _tensor_tables(graph, tensors, bits, rule)
     return ErrorTables(
         weight_ratio=weight_ratio,
         weight_error=weight_errors,
-        activation_low=empty.at[rows].set(low),
-        activation_high=empty.at[rows].set(high),
-        activation_error=empty.at[rows].set(jnp.stack(errors)),
-        extremes=jnp.zeros((len(graph.tensors), 2))
-        .at[rows]
-        .set(jnp.stack([shapes.low, shapes.high], axis=1)),
+        activation_low=low,
+        activation_high=high,
+        activation_error=errors,
+        extremes=extremes,
     )
 
 
-def _stack(items: Sequence[Histogram]) -> Histogram:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *items)
+def _weight_tables(
+    graph: LayerGraph, weights: GraphWeights, bits: jax.Array, rule: ClipRule
+) -> tuple[jax.Array, jax.Array]:
+    """Returns ratios and errors of all weights, f32[L, K] each."""
+    ratio = jnp.ones((len(graph.layers), bits.shape[0]))
+    matrices = {i: own.weight for i, own in enumerate(weights.layers) if own.weight is not None}
+    if not matrices:
+        return ratio, jnp.zeros_like(ratio)
+    reaches = {i: channel_reach(w, channel_axes(graph, i)) for i, w in matrices.items()}
+    found = _search(
+        rule, [_scaled_histogram(w, reaches[i]) for i, w in matrices.items()], bits, symmetric=True
+    )
+    errors = [
+        weight_error(w, reaches[i], r, bits)
+        for (i, w), r in zip(matrices.items(), found, strict=True)
+    ]
+    rows = jnp.array(list(matrices))
+    return ratio.at[rows].set(found), jnp.zeros_like(ratio).at[rows].set(jnp.stack(errors))
 
 
-def _search(rule: ClipRule, shapes: Histogram, bits: jax.Array, *, symmetric: bool) -> jax.Array:
+def _scaled_histogram(weight: jax.Array, reach: jax.Array) -> Histogram:
+    """Brings the channels to one range and weights them by its square.
+
+    So one histogram holds the error of all channels together, up to a factor.
+    """
+    smallest = jnp.finfo(jnp.float32).tiny
+    share = reach.astype(jnp.float32) / jnp.maximum(reach.max(initial=0.0), smallest)
+    return histogram(weight / jnp.maximum(reach, smallest), sample_weight=share**2)
+
+
+def _tensor_tables(
+    graph: LayerGraph, tensors: Mapping[int, jax.Array], bits: jax.Array, rule: ClipRule
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns low, high and error of all tensors, f32[T, K] each, and extremes, f32[T, 2]."""
+    empty = jnp.zeros((len(graph.tensors), bits.shape[0]))
+    extremes = jnp.zeros((len(graph.tensors), 2))
+    floats = [t for t, tensor in enumerate(graph.tensors) if tensor.is_float]
+    if not floats:
+        return empty, empty, empty, extremes
+    shapes = [histogram(tensors[t]) for t in floats]
+    ends = jnp.array([[h.low, h.high] for h in shapes])
+    ratios = _search(rule, shapes, bits, symmetric=False)
+    low, high = ratios * ends[:, :1], ratios * ends[:, 1:]
+    errors = [activation_error(tensors[t], low[n], high[n], bits) for n, t in enumerate(floats)]
+    rows = jnp.array(floats)
+    return (
+        empty.at[rows].set(low),
+        empty.at[rows].set(high),
+        empty.at[rows].set(jnp.stack(errors)),
+        extremes.at[rows].set(ends),
+    )
+
+
+def _search(
+    rule: ClipRule, shapes: Sequence[Histogram], bits: jax.Array, *, symmetric: bool
+) -> jax.Array:
     """Chooses the part of the range that is kept: f32[tensors, K]."""
 
     def one(values: Histogram) -> jax.Array:
         return jax.vmap(lambda b: rule(values, b, symmetric))(bits)
 
-    # Tensor by tensor: all at once would need tensors x bits x ratios x bins of memory.
-    return jax.lax.map(one, shapes)
+    # One program for all tensors, run tensor by tensor: all at once would need
+    # tensors x bits x ratios x bins of memory.
+    return jax.lax.map(one, jax.tree.map(lambda *leaves: jnp.stack(leaves), *shapes))
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))

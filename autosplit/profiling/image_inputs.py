@@ -33,7 +33,7 @@ def input_encodings(
     if images is None:
         return (raw,)
     # One photograph is priced; a call may hold several.
-    several = calls[0][0].size / images[0].size
+    several = sum(c[0].size for c in calls) / images[0].size
     compressed = [
         InputEncoding(
             name=e.name,

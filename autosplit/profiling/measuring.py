@@ -69,7 +69,7 @@ def profile(
     """
     candidates = _check_bits(bits)
     calls = calibration_calls(graph, calibration)
-    weights = jax.jit(lambda p: prepare(graph, p))(params)
+    weights = prepare(graph, params)
     device_calls = [jnp.asarray(c) for c in calls]
     tables = error_tables(graph, weights, device_calls, jnp.asarray(candidates), clipping)
     _check_finite(graph, tables)

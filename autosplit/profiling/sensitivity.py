@@ -4,6 +4,7 @@ With white noise of variance ``e`` on a tensor, the outputs move by
 ``e * ||J||_F^2`` in squared norm, where J is the Jacobian of the outputs by that tensor.
 For random signs v, ``E ||J^T v||^2 = ||J||_F^2``: one backward pass gives an estimate
 for all tensors and weights at once. Averaged over the calls of the calibration batch.
+A loop of unknown length (``while``) has no backward pass: what it reads counts as an output.
 
 Reference: Hutchinson 1990 (trace estimation); Dong et al. 2020, HAWQ-V2
 (arXiv 1911.03852) for its use on sensitivities. Deviation: the Gauss-Newton matrix
@@ -18,8 +19,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from autosplit.graph import LayerGraph
-from autosplit.graph.running import GraphWeights, flat_outputs, run_layers
+from autosplit.graph import LayerGraph, primitives
+from autosplit.graph.running import GraphWeights, flat_outputs, run_layer
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))
@@ -52,11 +53,7 @@ def output_gains(
 def _one_call(
     graph: LayerGraph, weights: GraphWeights, leaves: Sequence[jax.Array], key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    variable = {
-        i: own.weight
-        for i, own in enumerate(weights.layers)
-        if own.weight is not None and jnp.issubdtype(own.weight.dtype, jnp.floating)
-    }
+    variable = {i: w.weight for i, w in enumerate(weights.layers) if w.weight is not None}
     shifts = {
         t: jnp.zeros(tensor.shape, tensor.dtype)
         for t, tensor in enumerate(graph.tensors)
@@ -64,15 +61,18 @@ def _one_call(
     }
 
     def outputs(variable: dict[int, jax.Array], shifts: dict[int, jax.Array]) -> list[jax.Array]:
-        known = run_layers(
-            graph,
-            weights,
-            dict(zip(graph.inputs, leaves, strict=True)),
-            range(len(graph.layers)),
-            on_weight=lambda i, w: variable.get(i, w),
-            on_tensor=lambda t, x: x + shifts[t] if t in shifts else x,
-        )
-        return [y for y in flat_outputs(graph, weights, known) if _is_float(y)]
+        known = dict(zip(graph.inputs, leaves, strict=True))
+        ends: list[jax.Array] = []
+        for index, layer in enumerate(graph.layers):
+            inputs, weight = [known[t] for t in layer.inputs], variable.get(index)
+            if not all(primitives.is_differentiable(e) for e in layer.equations):
+                ends.extend(inputs)
+                inputs, weight = jax.lax.stop_gradient((inputs, weight))
+            results = run_layer(layer, weights.layers[index], inputs, weight)
+            for tensor, value in zip(layer.outputs, results, strict=True):
+                known[tensor] = value + shifts[tensor] if tensor in shifts else value
+        ends.extend(flat_outputs(graph, weights, known))
+        return [y for y in ends if jnp.issubdtype(y.dtype, jnp.floating)]
 
     values, pullback = jax.vjp(outputs, variable, shifts)
     keys = jax.random.split(key, max(len(values), 1))
@@ -86,10 +86,6 @@ def _one_call(
         jnp.stack([_square(by_layer.get(i)) for i in range(len(graph.layers))]),
         jnp.stack([_square(by_tensor.get(t)) for t in range(len(graph.tensors))]),
     )
-
-
-def _is_float(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _square(x: jax.Array | None) -> jax.Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from autosplit.workload import FLOAT_BITS
 
+
 def weight_qmax(bits: jax.Array) -> jax.Array:
     """Returns the largest weight level, ``max(2^(b-1) - 1, 1)``, as float32.
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from autosplit.errors import ArtefactError
+from autosplit.errors import ArtefactError, InfeasibleError
 from autosplit.files import read_document, write_document, write_text
 from autosplit.profiling.plan import SplitPlan, plan_from_json, plan_to_json
+from autosplit.solvers.charging import PACKED
 from autosplit.solvers.constraints import Constraints, known_error
 from autosplit.solvers.pareto import non_dominated
 
@@ -56,6 +57,22 @@ class Plans:
     def fastest(self) -> SplitPlan:
         """The feasible plan of least latency (`solve` raises where there is none)."""
         return next(plan for plan in self.plans if plan.feasible)
+
+    @property
+    def fastest_split(self) -> SplitPlan:
+        """The feasible plan of least latency with a layer on the edge.
+
+        Raises:
+          InfeasibleError: there is none; the reasons say what each lacks.
+        """
+        for plan in self.plans:
+            if plan.feasible and plan.encoding == PACKED:
+                return plan
+        raise InfeasibleError(
+            "No plan with a layer on the edge keeps the constraints. "
+            + " ".join(self.split_infeasible),
+            self.split_infeasible,
+        )
 
     @property
     def gap(self) -> float:
