@@ -1,0 +1,166 @@
+"""The benchmark on a tiny network: what it finds holds together. No time is judged."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from configs import benchmark_resnet50
+from experiments import benchmark, numpy_loop
+from experiments.benchmark_case import photograph_like
+from experiments.benchmark_report import aims_of, excess_of
+from experiments.timing import added_memory, reset_peak_memory, timed
+
+BITS = (1, 2, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """The document and the work directory of one tiny run."""
+    config = benchmark_resnet50.get_config()
+    config.title = "tiny"
+    config.model.stage_sizes = (1,)
+    config.model.features = 4
+    config.model.num_classes = 5
+    config.image_size = 16
+    config.calls = 2
+    config.bits = BITS
+    config.copy_bytes = 1 << 16
+    for name in config.repeats:
+        config.repeats[name] = 1
+    workdir = tmp_path_factory.mktemp("benchmark")
+    return benchmark.run(config, workdir), workdir
+
+
+@pytest.fixture(scope="module")
+def document(result):
+    return result[0]
+
+
+def test_files_are_there_and_nothing_else_is(result) -> None:
+    _, workdir = result
+    names = sorted(path.name for path in workdir.iterdir())
+    assert names == ["benchmark.csv", "benchmark.json", "benchmark.md", "benchmark.png"]
+
+
+def test_json_holds_the_document_and_what_is_needed_to_run_it_again(result) -> None:
+    document, workdir = result
+    stored = json.loads((workdir / "benchmark.json").read_text())
+    assert stored["summary"] == document["summary"]
+    assert {"config", "device", "git", "packages", "seed"} <= set(stored["record"])
+    assert stored["record"]["config"]["image_size"] == 16
+
+
+def test_csv_has_every_step(result) -> None:
+    document, workdir = result
+    with (workdir / "benchmark.csv").open() as file:
+        rows = {row["step"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {*document["times"], "NumPy loop", "NumPy histogram"}
+    assert float(rows["solve"]["median_s"]) == document["times"]["solve"]["median_s"]
+
+
+def test_markdown_has_every_aim(result) -> None:
+    document, workdir = result
+    text = (workdir / "benchmark.md").read_text()
+    assert all(row["aim"] in text for row in aims_of(document))
+
+
+def test_ratios_are_ratios_of_the_measured_times(document) -> None:
+    found, times = document["summary"], document["times"]
+    loop_s = np.median(document["numpy"]["loop"]["pass_s"])
+    assert found["loop_over_profile"] == pytest.approx(loop_s / times["profile"]["median_s"])
+    product = found["loop_over_histogram"] * found["histogram_over_tables_without_forward"]
+    assert found["loop_over_tables_without_forward"] == pytest.approx(product)
+
+
+def test_both_sides_looked_at_every_tensor_and_width(document) -> None:
+    shape = (len(document["tensors"]), len(BITS))
+    assert np.shape(document["errors"]) == shape
+    assert np.shape(document["numpy"]["loop"]["errors"]) == shape
+    assert np.shape(document["numpy"]["histogram"]["errors"]) == shape
+
+
+def test_all_ways_find_clips_of_the_same_worth(document) -> None:
+    for name in ("excess", "excess_of_numpy_histogram"):
+        excess = document["summary"][name]
+        assert abs(excess["median"]) < 0.02
+        assert excess["smallest"] > -0.2  # the loop looks closer around one ratio only
+        assert excess["largest"] < 0.2
+
+
+def test_more_bits_never_cost_error_in_the_loop(document) -> None:
+    errors = np.array(document["numpy"]["loop"]["errors"])
+    assert (np.diff(errors, axis=1) <= 0).all()
+
+
+# ---- The loop against definitions
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_activation_error_is_the_distance_to_the_nearest_level(bits: int) -> None:
+    x = np.random.default_rng(0).normal(size=500).astype(np.float32)
+    low, high = -1.0, 1.5
+    scale = (high - low) / (2**bits - 1)
+    levels = (np.arange(2**bits) - np.rint(-low / scale)) * scale
+    nearest = np.abs(x[:, None] - levels).min(axis=1)
+    error = numpy_loop.activation_error(x, low, high, bits, np.empty_like(x))
+    assert error == pytest.approx(np.mean(nearest**2), rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_weight_error_is_the_distance_to_the_nearest_level_of_the_channel(bits: int) -> None:
+    weight = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    clip = np.array([[0.5, 1.0, 4.0]], np.float32)
+    steps = np.array([-1, 1]) if bits == 1 else np.arange(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1))
+    levels = steps * clip[..., None] / np.abs(steps).max()
+    nearest = np.abs(weight[..., None] - levels).min(axis=-1)
+    error = numpy_loop.weight_error(weight, clip, bits, np.empty_like(weight))
+    assert error == pytest.approx(np.mean(nearest**2), rel=1e-4)
+
+
+@pytest.mark.parametrize("axes", [None, [1]])
+def test_histogram_search_comes_near_the_grid_search(axes: list[int] | None) -> None:
+    x = np.random.default_rng(0).standard_t(4, size=(400, 5)).astype(np.float32)
+    job = numpy_loop.Job(
+        bits=BITS, ratios=tuple(np.geomspace(0.02, 1.0, 48).tolist()), factors=(1.0,),
+        passes={}, copy_bytes=1, tensors=(),
+    )  # fmt: skip
+    best = np.array(numpy_loop.search_all(x, job, axes))
+    found = np.array(numpy_loop.search_histogram(x, job, axes))
+    assert (found >= best).all()
+    assert (found <= 1.05 * best).all()
+
+
+# ---- Measuring
+
+
+def test_timed_calls_once_more_than_it_repeats() -> None:
+    calls = []
+    result, timing = timed(lambda: calls.append(1) or len(calls), repeats=3)
+    assert result == len(calls) == 4
+    assert len(timing.warm_s) == len(timing.warm_cpu_s) == 3
+
+
+def test_peak_memory_is_that_of_what_was_held() -> None:
+    before = reset_peak_memory()
+    if before is None:
+        pytest.skip("this system does not tell the peak of resident memory")
+    held = np.ones(64 << 20, np.uint8)
+    size = held.size
+    del held
+    assert size * 0.9 < added_memory(before) < size * 1.5
+
+
+def test_excess_of_a_constant_tensor_is_zero() -> None:
+    assert excess_of([[0.0, 1.1]], [[0.0, 1.0]])["smallest"] == 0.0
+
+
+def test_photographs_are_smooth_and_repeatable() -> None:
+    images = photograph_like(2, 64, seed=1).astype(float)
+    neighbours = np.corrcoef(images[:, 1:].ravel(), images[:, :-1].ravel())[0, 1]
+    assert neighbours > 0.6
+    assert (images == photograph_like(2, 64, seed=1)).all()
+    assert (images != photograph_like(2, 64, seed=2)).any()
