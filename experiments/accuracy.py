@@ -1,6 +1,9 @@
-"""Counts how often the float network, the split run and the baselines are right."""
+"""Compares the float network, the split as it ran and the baselines on the photographs."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +11,52 @@ import numpy as np
 
 import autosplit
 from autosplit.data import normalize
-from autosplit.execution.assignment import assignment_of, assignment_outputs, float_outputs
-from autosplit.graph.running import prepare
+from autosplit.execution.assignment import (
+    assignment_of,
+    assignment_outputs,
+    float_outputs,
+    relative_error,
+)
+from autosplit.graph.running import GraphWeights, prepare
 from autosplit.profiling.image_codecs import decode_roundtrip
-from autosplit.reporting import Accuracy
+from autosplit.reporting.families import compared
 from experiments.steps import Job
 
+ALL, HELD_OUT = "all", "held-out"
+"""Names of the subsets; the photographs that calibrated are in the first alone."""
 
-def accuracies_of(
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """How one way to run the network did on one set of photographs.
+
+    Attributes:
+      label: ``"float"``, or the plan's.
+      subset: `ALL` or `HELD_OUT`.
+      images: photographs of the subset.
+      correct: with the true class as the most probable one; None without labels.
+      correct_top5: with the true class among the five most probable; None likewise.
+      same_as_float: with the same most probable class as in float.
+      output_error: relative mean squared error of the outputs against float.
+    """
+
+    label: str
+    subset: str
+    images: int
+    correct: int | None
+    correct_top5: int | None
+    same_as_float: int
+    output_error: float
+
+
+def evaluate(
     job: Job,
     graph: autosplit.LayerGraph,
     plans: autosplit.Plans,
     chosen: autosplit.SplitPlan,
     outputs: np.ndarray,
-) -> tuple[list[Accuracy], np.ndarray]:
-    """Evaluates on all photographs.
+) -> tuple[list[Score], np.ndarray]:
+    """Scores all photographs, and apart from them those that did not calibrate.
 
     Args:
       job: with the photographs.
@@ -32,49 +66,75 @@ def accuracies_of(
       outputs: f32[N, classes], what the two processes answered.
 
     Returns:
-      One `Accuracy` each for float, the chosen plan (as it ran in two processes),
-      uniform 8-bit and every JPEG quality, and the float logits. Empty list without labels.
+      Scores of float, of the chosen plan as it ran and of every baseline of the report,
+      first for `ALL`, then, if some photographs did not calibrate, for `HELD_OUT`;
+      and the float outputs f32[N, classes].
     """
     weights = jax.jit(lambda p: prepare(graph, p))(job.variables)
-    reference = _float(graph, weights, job.inputs)
+    reference = _float_logits(graph, weights, job.inputs)
     logits = {"float": reference, chosen.label: outputs}
-    for plan in plans:
-        if plan.label in logits:
-            continue
-        if plan.label.startswith("uniform"):
-            calls = [jnp.asarray(job.inputs[:, None])]
-            found = assignment_outputs(graph, weights, assignment_of(graph, plan), calls)
-            logits[plan.label] = np.asarray(found[0][:, 0])
-        elif plan.encoding.startswith("jpeg-q"):
-            quality = int(plan.encoding.removeprefix("jpeg-q"))
-            images = normalize(decode_roundtrip(job.photographs.images, quality))
-            logits[plan.label] = _float(graph, weights, images)
-    labels = job.photographs.labels
-    if labels is None:
-        return [], reference
-    return [_count(name, found, labels, reference) for name, found in logits.items()], reference
+    for plan in compared(plans.plans, chosen)[1:]:
+        logits[plan.label] = _plan_logits(job, graph, weights, plan)
+    subsets = {ALL: slice(None)}
+    if job.calibration < len(job.photographs):
+        subsets[HELD_OUT] = slice(job.calibration, None)
+    scores = [
+        _score(name, subset, found[part], reference[part], _labels(job, part))
+        for subset, part in subsets.items()
+        for name, found in logits.items()
+    ]
+    return scores, reference
 
 
-def _float(
-    graph: autosplit.LayerGraph, weights: autosplit.graph.running.GraphWeights, inputs: np.ndarray
+def find_score(scores: Sequence[Score], label: str, subset: str) -> Score | None:
+    """Returns the score with a label on a subset, None where there is none."""
+    return next((one for one in scores if (one.label, one.subset) == (label, subset)), None)
+
+
+def confidence(logits: np.ndarray) -> float:
+    """Returns the probability of the most probable class (softmax).
+
+    >>> confidence(np.zeros(4))
+    0.25
+    """
+    shifted = np.exp(logits - logits.max())
+    return float(shifted.max() / shifted.sum())
+
+
+def _plan_logits(
+    job: Job, graph: autosplit.LayerGraph, weights: GraphWeights, plan: autosplit.SplitPlan
+) -> np.ndarray:
+    if plan.encoding.startswith("jpeg-q"):
+        quality = int(plan.encoding.removeprefix("jpeg-q"))
+        images = normalize(decode_roundtrip(job.photographs.images, quality))
+        return _float_logits(graph, weights, images)
+    calls = [jnp.asarray(job.inputs[:, None])]
+    found = assignment_outputs(graph, weights, assignment_of(graph, plan), calls)
+    return np.asarray(found[0][:, 0])
+
+
+def _float_logits(
+    graph: autosplit.LayerGraph, weights: GraphWeights, inputs: np.ndarray
 ) -> np.ndarray:
     return np.asarray(float_outputs(graph, weights, [jnp.asarray(inputs[:, None])])[0][:, 0])
 
 
-def _count(
-    name: str, logits: np.ndarray, labels: np.ndarray, reference: np.ndarray
-) -> Accuracy:
+def _labels(job: Job, part: slice) -> np.ndarray | None:
+    labels = job.photographs.labels
+    return None if labels is None else labels[part]
+
+
+def _score(
+    label: str, subset: str, logits: np.ndarray, reference: np.ndarray, labels: np.ndarray | None
+) -> Score:
     ranked = np.argsort(-logits, axis=1, kind="stable")
-    return Accuracy(
-        label=name,
-        images=len(labels),
-        correct=int(np.sum(ranked[:, 0] == labels)),
-        correct_top5=int(np.sum(ranked[:, :5] == labels[:, None])),
+    hits = None if labels is None else ranked[:, :5] == labels[:, None]
+    return Score(
+        label=label,
+        subset=subset,
+        images=len(logits),
+        correct=None if hits is None else int(hits[:, 0].sum()),
+        correct_top5=None if hits is None else int(hits.sum()),
         same_as_float=int(np.sum(ranked[:, 0] == reference.argmax(axis=1))),
+        output_error=relative_error([jnp.asarray(logits)], [jnp.asarray(reference)]),
     )
-
-
-def confidence(logits: np.ndarray) -> float:
-    """Returns the probability of the most probable class (softmax)."""
-    shifted = np.exp(logits - logits.max())
-    return float(shifted.max() / shifted.sum())

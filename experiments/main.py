@@ -5,32 +5,40 @@
 
 The work directory gets ``profile.npz``, ``plans.json``, ``plans.csv``, ``plan.json``, the saved
 split (``split/``), the edge's report (``edge.json``, ``edge.npz``), ``accuracy.json``,
-``run.json`` (config, commit, versions, seed, device), the plots and ``report.html``.
+``run.json`` (config, commit, versions, seed, device), the plots and, last, ``report.html``.
+Each file is whole or absent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
 import autosplit
-from autosplit.data import class_names
 from autosplit.errors import AutosplitError
 from autosplit.files import write_json
-from autosplit.hardware import named_device
 from autosplit.profiling.storage import save_profile
-from autosplit.reporting import Accuracy, Photograph, ReportData, run_record, write_report
-from experiments.accuracy import accuracies_of, confidence
-from experiments.steps import Job, decoded_jpegs, load_job, network_of, run_two_processes
+from autosplit.reporting import run_record, write_report
+from experiments.accuracy import evaluate
+from experiments.pages import Results, report_data
+from experiments.processes import run_two_processes
+from experiments.steps import (
+    Job,
+    check_fields,
+    constraints_of,
+    decoded_jpegs,
+    load_job,
+    profile_settings,
+)
 
 
 def define_flags() -> None:
@@ -53,68 +61,82 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Pat
     Raises:
       AutosplitError: an input, a constraint or a process is not as expected.
     """
+    check_fields(config)
     record = run_record(config.to_dict(), config.seed)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _step("Load the network and the photographs"):
+    # Both before anything takes time.
+    constraints, settings = constraints_of(config), profile_settings(config)
+    with step("Load the network and the photographs"):
         job = load_job(config)
-    with _step("Trace"):
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The page comes last: while there is none, the other files are those of an unfinished run.
+    (workdir / "report.html").unlink(missing_ok=True)
+    with step("Trace"):
         graph = autosplit.trace(job.apply, job.variables, job.inputs[:1])
         print(graph.summary())
-    with _step("Profile every tensor at every bit-width"):
+    profile, plans = plan_job(job, graph, constraints, settings, workdir)
+    chosen = plans.fastest_split
+    chosen.save(workdir / "plan.json")
+    with step("Split, and run edge and cloud as two processes"):
+        split = autosplit.split(graph, job.variables, chosen, network=profile.network)
+        outputs, edge_report = run_two_processes(split, job.inputs, workdir)
+    with step("Evaluate"):
+        scores, reference = evaluate(job, graph, plans, chosen, outputs)
+        write_json(workdir / "accuracy.json", scores)
+    with step("Report"):
+        results = Results(
+            config=config, record=record, job=job, graph=graph, profile=profile, plans=plans,
+            chosen=chosen, edge_report=edge_report, scores=scores, reference=reference,
+            outputs=outputs,
+        )  # fmt: skip
+        return write_report(report_data(results), workdir)
+
+
+def plan_job(
+    job: Job,
+    graph: autosplit.LayerGraph,
+    constraints: autosplit.Constraints,
+    settings: Mapping[str, Any],
+    workdir: pathlib.Path,
+) -> tuple[autosplit.Profile, autosplit.Plans]:
+    """Profiles and solves, and writes the profile and all plans.
+
+    Args:
+      job, graph: what to plan for.
+      constraints: of the plans.
+      settings: from `profile_settings`.
+      workdir: for the files.
+
+    Returns:
+      The profile, and the plans with their measured errors.
+    """
+    calibration = job.calibration_inputs
+    with step("Profile every tensor at every bit-width"):
         profile = autosplit.profile(
-            graph,
-            job.variables,
-            job.calibration_inputs,
-            edge=named_device(config.edge),
-            cloud=named_device(config.cloud),
-            network=network_of(config),
-            bits=tuple(config.bits),
-            clipping=config.clipping,
-            images=job.calibration_images,
-            seed=config.seed,
+            graph, job.variables, calibration, images=job.calibration_images, **settings
         )
         save_profile(profile, workdir / "profile.npz")
-    with _step("Solve, and measure the error of every plan"):
+    with step("Solve, and measure the error of every plan"):
         plans = autosplit.solve_measured(
             graph,
             job.variables,
-            job.calibration_inputs,
+            calibration,
             profile,
-            autosplit.Constraints(**config.constraints.to_dict()),
+            constraints,
             decoded=decoded_jpegs(job.calibration_images),
             on_round=_tell_round,
         )
         plans.save(workdir / "plans.json")
         plans.to_csv(workdir / "plans.csv")
-        chosen = plans.fastest_split
-        chosen.save(workdir / "plan.json")
-    with _step("Split, and run edge and cloud as two processes"):
-        split = autosplit.split(graph, job.variables, chosen, network=network_of(config))
-        outputs, edge_report = run_two_processes(split, job.inputs, workdir)
-    with _step("Evaluate"):
-        accuracies, reference = accuracies_of(job, graph, plans, chosen, outputs)
-        write_json(workdir / "accuracy.json", accuracies)
-    with _step("Report"):
-        return write_report(
-            _report_data(config, job, profile, plans, chosen, record, edge_report,
-                         accuracies, (reference, outputs), graph),
-            workdir,
-        )  # fmt: skip
+    return profile, plans
 
 
-class _step:  # noqa: N801  (reads as a statement)
-    """Prints what begins and how long it took."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __enter__(self) -> None:
-        print(f"== {self.name} ...", flush=True)
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            print(f"   done in {time.perf_counter() - self.start:.1f} s", flush=True)
+@contextlib.contextmanager
+def step(name: str) -> Iterator[None]:
+    """Prints what begins and, unless it fails, how long it took."""
+    print(f"== {name} ...", flush=True)
+    start_s = time.perf_counter()
+    yield
+    print(f"   done in {time.perf_counter() - start_s:.1f} s", flush=True)
 
 
 def _tell_round(number: int, plans: autosplit.Plans) -> None:
@@ -128,64 +150,19 @@ def _tell_round(number: int, plans: autosplit.Plans) -> None:
         )
 
 
-def _report_data(
-    config: ml_collections.ConfigDict,
-    job: Job,
-    profile: autosplit.Profile,
-    plans: autosplit.Plans,
-    chosen: autosplit.SplitPlan,
-    record: Mapping[str, Any],
-    edge_report: Mapping[str, Any],
-    accuracies: Sequence[Accuracy],
-    logits: tuple[np.ndarray, np.ndarray],
-    graph: autosplit.LayerGraph,
-) -> ReportData:
-    bits = {
-        index: f"w{chosen.w_bits[index]}"
-        for index, flag in enumerate(chosen.on_edge)
-        if flag and chosen.w_bits[index] < 32
-    }
-    return ReportData(
-        title=config.title,
-        network_name=config.model.name,
-        profile=profile,
-        plans=plans.plans,
-        chosen=chosen,
-        constraints=plans.constraints,
-        record=record,
-        measured=edge_report["measured"],
-        measured_note=(
-            f"Median of {edge_report['requests']} requests between two processes on this "
-            f"machine; the link of {profile.network.uplink_bits_per_s / 1e6:.3g} Mbit/s is "
-            "imitated by waiting."
-        ),
-        accuracies=tuple(accuracies),
-        photographs=_photographs(job, *logits),
-        photographs_note=(
-            f"The first {job.calibration} photographs were also used to calibrate."
-        ),
-        graph_svg=graph.to_svg(chosen.on_edge, bits),
-    )
-
-
-def _photographs(job: Job, reference: np.ndarray, outputs: np.ndarray) -> tuple[Photograph, ...]:
-    # ImageNet has two pairs of classes with equal names: the number keeps them apart.
-    names = [f"{name} ({number})" for number, name in enumerate(class_names())]
-    labels = job.photographs.labels
-    return tuple(
-        Photograph(
-            name=path.name,
-            image=image,
-            label=None if labels is None else names[labels[index]],
-            float_prediction=names[int(reference[index].argmax())],
-            split_prediction=names[int(outputs[index].argmax())],
-            float_confidence=confidence(reference[index]),
-            split_confidence=confidence(outputs[index]),
-        )
-        for index, (path, image) in enumerate(
-            zip(job.photographs.paths, job.photographs.images, strict=True)
-        )
-    )
+def parse_flags(argv: list[str]) -> Any:
+    """Parses as absl does; where the configuration is at fault, one sentence says so."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        flags.FLAGS.config.items()  # a file that could not be loaded says so when it is used
+    except OSError as error:
+        reason = str(error).splitlines()[-1].strip()
+        sys.exit(f"main: --config cannot be read ({reason}); expected a file as configs/demo.py.")
+    except (AttributeError, KeyError) as error:
+        name, *hint = str(error).strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n")
+        advice = " ".join(hint) or "Take one that is in its file."
+        sys.exit(f"main: the configuration has no field {name!r}. {advice}")
+    return rest
 
 
 def main(argv: Sequence[str]) -> None:
@@ -194,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}; expected flags only.")
     try:
         page = run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir).resolve())
-    except AutosplitError as error:
+    except (AutosplitError, OSError) as error:
         sys.exit(f"main: {error}")
     print(f"The report is {page}")
 
@@ -202,4 +179,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     define_flags()
     jax.config.config_with_absl()
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -17,25 +17,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
+import io
+import math
 import pathlib
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
 
 from autosplit.errors import AutosplitError, CloudUnavailableError, InputError
 from autosplit.execution import artefact
-from autosplit.serving.edge_client import Outputs, connect, infer_on_edge
+from autosplit.files import write_bytes, write_json
+from autosplit.serving.edge_client import Outputs, check_inputs, connect, infer_on_edge
 from autosplit.serving.link import ShapedLink
 from autosplit.serving.protocol import PROTOCOL_VERSION
 from autosplit.serving.served_split import ServedSplit, TensorSpec, plan_network
 from autosplit.serving.stage_times import StageTimes, median_times, stage_table
+
+PROGRESS_LINES = 10
 
 Infer = Callable[..., tuple[Outputs, StageTimes]]
 
@@ -96,6 +99,7 @@ def run(options: RunOptions) -> None:
         raise InputError(f"--output is {options.output}; expected a name that ends in .json.")
     split = artefact.load(options.split, sides=("edge",))
     requests = load_requests(options.inputs, split.manifest.inputs)
+    check_inputs(split, requests[0])  # all requests are stacked, so all have one form
     with _open_split(split, options) as (warm_infer, infer):
         for _ in range(options.warmup):
             warm_infer(*requests[0])
@@ -108,16 +112,18 @@ def run(options: RunOptions) -> None:
     report = {
         "protocol_version": PROTOCOL_VERSION,
         "split_id": split.manifest.split_id,
-        "network": dict(split.manifest.network) if options.shape_link else None,
+        "network": split.manifest.network if options.shape_link else None,
         "requests": len(requests),
         "repeat": options.repeat,
         "outputs": outputs_file.name,
-        "measured": dataclasses.asdict(measured),
-        "predicted": dict(split.manifest.predicted),
-        "times": [[dataclasses.asdict(one) for one in repeats] for repeats in times],
+        "measured": measured,
+        "predicted": split.manifest.predicted,
+        "times": times,
     }
-    _replace(outputs_file, lambda file: np.savez(file, **named))
-    _replace(options.output, lambda file: file.write(json.dumps(report, indent=1).encode()))
+    archive = io.BytesIO()
+    np.savez(archive, **named)
+    write_bytes(outputs_file, archive.getvalue())
+    write_json(options.output, report)
     print(stage_table(measured, split.manifest.predicted))
 
 
@@ -129,7 +135,7 @@ def load_requests(path: pathlib.Path, specs: Sequence[TensorSpec]) -> list[tuple
       specs: ``manifest.inputs``.
 
     Returns:
-      One tuple of arrays per request; shapes and types are checked when they are used.
+      One tuple of arrays per request; shapes and types are not checked.
 
     Raises:
       InputError: no such file, other names, no request, or arrays of unequal length.
@@ -160,19 +166,22 @@ def measure(
 
     Args:
       infer: from inputs to outputs and times.
-      requests: inputs of each request.
+      requests: inputs of each request; about `PROGRESS_LINES` of them are logged.
       repeat: timed inferences of each.
 
     Returns:
       The outputs of the last repetition per request, and ``repeat`` times per request.
     """
+    every = math.ceil(len(requests) / PROGRESS_LINES)
     all_outputs, all_times = [], []
     for index, inputs in enumerate(requests):
         results = [infer(*inputs) for _ in range(repeat)]
         all_outputs.append(results[-1][0])
         all_times.append([times for _, times in results])
-        total_ms = median_times(all_times[-1]).total_s * 1e3
-        logging.info("request %d of %d: %.1f ms", index + 1, len(requests), total_ms)
+        done = index + 1
+        if done % every == 0 or done == len(requests):
+            total_ms = median_times(all_times[-1]).total_s * 1e3
+            logging.info("request %d of %d: %.1f ms", done, len(requests), total_ms)
     return all_outputs, all_times
 
 
@@ -216,15 +225,6 @@ def _server_address(options: RunOptions) -> str:
     )
 
 
-def _replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file under a temporary name and renames it, so that no reader sees half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("wb") as file:
-        write(file)
-    os.replace(unfinished, path)
-
-
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and runs."""
     if len(argv) > 1:
@@ -244,7 +244,7 @@ def main(argv: Sequence[str]) -> None:
     )
     try:
         run(options)
-    except AutosplitError as error:
+    except (AutosplitError, OSError) as error:
         sys.exit(f"run_edge: {error}")
 
 

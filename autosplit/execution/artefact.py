@@ -77,8 +77,8 @@ def _load_half(folder: pathlib.Path, manifest: Manifest, side: str) -> Half:
 def _read_arrays(data: bytes, specs: Sequence[ArraySpec]) -> dict[str, Any]:
     named = {}
     for spec in specs:
-        part = data[spec.offset : spec.offset + spec.num_bytes]
-        named[spec.key] = jnp.asarray(np.frombuffer(part, jnp.dtype(spec.dtype)).reshape(spec.shape))
+        part = np.frombuffer(data[spec.offset : spec.offset + spec.num_bytes], spec.dtype)
+        named[spec.key] = jnp.asarray(part.reshape(spec.shape))
     return named
 
 

@@ -18,7 +18,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -83,9 +83,10 @@ def _check_target(path: pathlib.Path) -> None:
         raise InputError(f"{path} is a file; expected a directory, or a name that is free.")
     found = {item.name for item in path.iterdir()} if path.exists() else set()
     if found and not {MANIFEST, program_file("edge")} <= found <= ours:
+        odd = sorted(found - ours or found)
         raise InputError(
-            f"{path} is not empty and holds no split ({', '.join(sorted(found)[:5])}); choose "
-            "another directory."
+            f"{path} is not empty and holds no split, or more than one ({', '.join(odd[:5])}); it "
+            "would be deleted. Choose another directory."
         )
 
 
@@ -97,13 +98,16 @@ def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
     if not edge_only:
         _export(cloud, list(codes), draft / program_file("cloud"))
     stored, kept = _stored(edge.weights, split.packed)
-    files = sorted(p.name for p in draft.iterdir()) + [weights_file("edge"), weights_file("cloud")]
+    programs = sorted(item.name for item in draft.iterdir())
     complete = dataclasses.replace(
         manifest,
         edge_weights=stored,
-        edge_arrays=_write_arrays(draft / weights_file("edge"), kept),
-        cloud_arrays=_write_arrays(draft / weights_file("cloud"), dict(cloud.weights)),
-        files={name: file_digest(draft / name) for name in files},
+        edge_arrays=_write_arrays(draft / weights_file("edge"), kept, _twins(stored, kept)),
+        cloud_arrays=_write_arrays(draft / weights_file("cloud"), cloud.weights, {}),
+    )
+    files = (*programs, weights_file("edge"), weights_file("cloud"))
+    complete = dataclasses.replace(
+        complete, files={name: file_digest(draft / name) for name in files}
     )
     write_manifest(draft / MANIFEST, complete)
 
@@ -137,21 +141,43 @@ def _stored(
     return tuple(stored), kept
 
 
-def _write_arrays(path: pathlib.Path, named: Mapping[str, Any]) -> tuple[ArraySpec, ...]:
-    specs, offset = [], 0
+def _twins(stored: Sequence[StoredWeight], kept: Mapping[str, Any]) -> dict[str, str]:
+    """Finds the biases and constants that layers with a shared weight share too.
+
+    Returns:
+      Name -> name of the equal array of the layer that stores the weight.
+    """
+    twins = {}
+    for weight in stored:
+        own, source = (key.removesuffix("weight") for key in (weight.key, weight.source))
+        for key in kept:
+            twin = source + key.removeprefix(own)
+            if own != source and key.startswith(own) and twin in kept:
+                first, second = np.asarray(kept[key]), np.asarray(kept[twin])
+                if first.dtype == second.dtype and first.tobytes() == second.tobytes():
+                    twins[key] = twin
+    return twins
+
+
+def _write_arrays(
+    path: pathlib.Path, named: Mapping[str, Any], twins: Mapping[str, str]
+) -> tuple[ArraySpec, ...]:
+    specs: dict[str, ArraySpec] = {}
+    offset = 0
     with path.open("wb") as file:
-        for key in sorted(named):
+        for key in sorted(named, key=lambda name: (name in twins, name)):
+            if key in twins:
+                specs[key] = dataclasses.replace(specs[twins[key]], key=key)
+                continue
             array = np.asarray(named[key])
-            data = np.ascontiguousarray(array).tobytes()
-            specs.append(
-                ArraySpec(
-                    key=key, dtype=str(array.dtype), shape=array.shape, offset=offset,
-                    num_bytes=len(data),
-                )
+            data = array.tobytes()
+            specs[key] = ArraySpec(
+                key=key, dtype=str(array.dtype), shape=array.shape, offset=offset,
+                num_bytes=len(data),
             )  # fmt: skip
             file.write(data)
             offset += len(data)
-    return tuple(specs)
+    return tuple(specs[key] for key in sorted(specs))
 
 
 def file_digest(path: pathlib.Path) -> str:

@@ -2,7 +2,7 @@
 
 | convolution | form | why |
 |---|---|---|
-| depthwise, up to 7x7 | sum of shifted products | XLA:CPU's own is tens of times slower, its gradient more |
+| depthwise, up to 7x7 | sum of shifted products | XLA:CPU's own is tens of times slower |
 | 1x1 | matrix product | XLA:CPU's own is 2 to 3 times slower |
 
 Both fuse well on other backends too, so there is one form for all.

@@ -65,7 +65,8 @@ def prepare(graph: LayerGraph, params: Any) -> GraphWeights:
       InputError: structure, shape or dtype differ from the traced parameters.
     """
     leaves = _check_leaves(graph, params)
-    values: dict[int, Any] = dict(zip(graph.program.inputs[: graph.num_params], leaves, strict=True))
+    numbers = graph.program.inputs[: graph.num_params]
+    values: dict[int, Any] = dict(zip(numbers, leaves, strict=True))
     values.update(graph.program.constants)
 
     def read(operand: Operand) -> Any:

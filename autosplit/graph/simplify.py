@@ -139,8 +139,7 @@ def find_chain(
         if other is not None and (is_data(other) or not _axes(other, varying, program) <= channels):
             break
         on_left = index == 1
-        # An integer quotient is rounded: it does not pass through the sum.
-        if step.primitive == "div" and (on_left or not jnp.issubdtype(after.dtype, jnp.inexact)):
+        if step.primitive == "div" and on_left:
             break
         folds.append(Fold(primitive=step.primitive, operand=other, on_left=on_left))
         chain.append(step)

@@ -1,4 +1,4 @@
-"""Quantization error of every tensor at every bit-width, with all bit-widths in one compiled program.
+"""Quantization error of every tensor at every bit-width, all in one compiled program.
 
 A histogram chooses the clip of each bit-width (`autosplit.quant.clipping`); one
 exact pass over the tensor then measures the error at the chosen clips. Bit-widths

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ def save_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
       profile: what `autosplit.profile` returned.
       path: npz file.
     """
-    arrays, about = {}, {"version": VERSION}
+    arrays: dict[str, Any] = {}
+    about: dict[str, Any] = {"version": VERSION}
     for field in dataclasses.fields(profile):
         value = getattr(profile, field.name)
         if isinstance(value, np.ndarray):

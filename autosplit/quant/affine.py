@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from autosplit.workload import FLOAT_BITS
 
 
-def weight_qmax(bits: jax.Array) -> jax.Array:
+def weight_qmax(bits: ArrayLike) -> jax.Array:
     """Returns the largest weight level, ``max(2^(b-1) - 1, 1)``, as float32.
 
     >>> weight_qmax(jnp.array([1, 2, 8])).tolist()
@@ -28,7 +29,7 @@ def weight_qmax(bits: jax.Array) -> jax.Array:
     return jnp.maximum((1 << (safe - 1)) - 1, 1).astype(jnp.float32)
 
 
-def quantize_weight(weight: jax.Array, clip: jax.Array, bits: jax.Array) -> jax.Array:
+def quantize_weight(weight: jax.Array, clip: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Quantizes symmetrically: ``clamp(round(w / scale), -qmax, qmax)``.
 
     Args:
@@ -45,12 +46,12 @@ def quantize_weight(weight: jax.Array, clip: jax.Array, bits: jax.Array) -> jax.
     return jnp.where(jnp.asarray(bits) == 1, jnp.where(weight < 0, -1.0, 1.0), level)
 
 
-def weight_scale(clip: jax.Array, bits: jax.Array) -> jax.Array:
+def weight_scale(clip: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Returns ``clip / qmax``, the smallest normal number where the clip is 0."""
     return jnp.maximum(clip / weight_qmax(bits), jnp.finfo(jnp.float32).tiny)
 
 
-def fake_quant_weight(weight: jax.Array, clip: jax.Array, bits: jax.Array) -> jax.Array:
+def fake_quant_weight(weight: jax.Array, clip: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Quantizes and dequantizes a weight; bits of `FLOAT_BITS` leave it as it is.
 
     >>> fake_quant_weight(jnp.array([-1.0, 0.3, 0.6]), 1.0, 2).tolist()
@@ -62,7 +63,7 @@ def fake_quant_weight(weight: jax.Array, clip: jax.Array, bits: jax.Array) -> ja
 
 
 def activation_grid(
-    low: jax.Array, high: jax.Array, bits: jax.Array
+    low: ArrayLike, high: ArrayLike, bits: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns ``scale``, ``zero_point`` and the largest level for a clip.
 
@@ -81,19 +82,19 @@ def activation_grid(
     return scale, jnp.round(-low / scale), levels
 
 
-def quantize(x: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array) -> jax.Array:
+def quantize(x: jax.Array, low: ArrayLike, high: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Quantizes asymmetrically to levels ``0 .. 2^b - 1``, as float32 whole numbers."""
     scale, zero_point, levels = activation_grid(low, high, bits)
     return jnp.clip(jnp.round(x / scale) + zero_point, 0.0, levels)
 
 
-def dequantize(level: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array) -> jax.Array:
+def dequantize(level: jax.Array, low: ArrayLike, high: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Returns the values of levels, float32."""
     scale, zero_point, _ = activation_grid(low, high, bits)
     return (level.astype(jnp.float32) - zero_point) * scale
 
 
-def fake_quant(x: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array) -> jax.Array:
+def fake_quant(x: jax.Array, low: ArrayLike, high: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Quantizes and dequantizes an activation; bits of `FLOAT_BITS` leave it as it is.
 
     >>> fake_quant(jnp.array([0.1, 0.4, 0.9]), 0.0, 1.0, 1).tolist()

@@ -66,10 +66,10 @@ def format_error(error: float | None) -> str:
 def format_rate(bits_per_s: float) -> str:
     """Writes the rate of a link.
 
-    >>> format_rate(3e6), format_rate(56e3), format_rate(1e9)
-    ('3 Mbit/s', '56 kbit/s', '1 Gbit/s')
+    >>> format_rate(3 * 1024**2), format_rate(56e3), format_rate(1e9)
+    ('3.15 Mbit/s', '56 kbit/s', '1 Gbit/s')
     """
     for unit, factor in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
         if bits_per_s >= factor:
-            return f"{bits_per_s / factor:g} {unit}"
-    return f"{bits_per_s:g} bit/s"
+            return f"{bits_per_s / factor:.3g} {unit}"
+    return f"{bits_per_s:.3g} bit/s"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
+from autosplit.profiling.table import Profile
 from autosplit.reporting.families import compared
 from autosplit.reporting.formats import (
     format_error,
@@ -49,8 +50,8 @@ class Comparison:
 def decision(data: ReportData) -> str:
     """Says in words where the network is cut, what runs where and what is sent."""
     plan, profile = data.chosen, data.profile
-    rate = format_rate(profile.network.uplink_bits_per_s)
-    time = f"By simulation one request takes {format_ms(plan.latency_s)} over a link of {rate}."
+    link = _link(profile)
+    time = f"By simulation one request takes {format_ms(plan.latency_s)} over {link}."
     count, total = sum(plan.on_edge), len(plan.on_edge)
     if count == 0:
         return (
@@ -69,6 +70,15 @@ def decision(data: ReportData) -> str:
         f"edge device ({profile.edge_name}) {bits}, the other {total - count} in the cloud "
         f"({profile.cloud_name}). {_sent(data)} {time}"
     )
+
+
+def _link(profile: Profile) -> str:
+    """Names the link and its rate; the rate alone where it has no name of its own."""
+    network = profile.network
+    rate = format_rate(network.uplink_bits_per_s)
+    if network.name in (type(network).name, rate):
+        return f"a link of {rate}"
+    return f"the link “{network.name}” ({rate})"
 
 
 def bits_in_words(plan: SplitPlan) -> str:

@@ -199,12 +199,15 @@ def test_a_change_of_dtype_ends_the_chain():
     assert names == []
 
 
-def test_integer_division_does_not_fold():
+def test_integers_are_no_weight():
     def fn(w, x):
         return lax.div(x @ w, jnp.int32(2))
 
     (layer,) = trace(fn, shaped(3, 3, dtype=jnp.int32), shaped(2, 3, dtype=jnp.int32)).layers
-    assert layer.weight.folds == ()
+    assert layer.kind == "matmul"
+    assert layer.weight is None
+    assert layer.constant_bytes == 9 * 4
+    assert layer.macs == 18
 
 
 def test_products_of_two_data_tensors_have_no_weight():

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from autosplit import data
 from autosplit.errors import CalibrationError, InputError
+from autosplit.profiling.image_codecs import decode_roundtrip, encodings
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def images():
 
 
 def test_names_sizes_and_times(images):
-    found = data.encodings(images, jpeg_quality=(90, 50))
+    found = encodings(images, jpeg_quality=(90, 50))
     raw, png, good, small = found
     assert [e.name for e in found] == ["raw", "png", "jpeg-q90", "jpeg-q50"]
     assert [e.lossless for e in found] == [True, True, False, False]
@@ -35,19 +35,19 @@ def test_payload_is_the_mean_of_pillows_files(images):
         stream = io.BytesIO()
         PIL.Image.fromarray(image).save(stream, "JPEG", quality=75)
         sizes.append(len(stream.getvalue()))
-    (_, _, jpeg) = data.encodings(images, jpeg_quality=(75,))
+    (_, _, jpeg) = encodings(images, jpeg_quality=(75,))
     assert jpeg.payload_bytes == pytest.approx(np.mean(sizes))
 
 
 def test_the_default_qualities_run_downwards(images):
-    sizes = [e.payload_bytes for e in data.encodings(images)]
+    sizes = [e.payload_bytes for e in encodings(images)]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_a_round_trip_loses_more_at_lower_quality(images):
     errors = []
     for quality in (95, 75, 25):
-        decoded = data.decode_roundtrip(images, quality)
+        decoded = decode_roundtrip(images, quality)
         assert decoded.shape == images.shape
         assert decoded.dtype == np.uint8
         errors.append(np.mean(np.square(decoded.astype(float) - images)))
@@ -57,15 +57,15 @@ def test_a_round_trip_loses_more_at_lower_quality(images):
 @pytest.mark.parametrize("quality", [0, 96])
 def test_a_quality_out_of_range_is_refused(images, quality):
     with pytest.raises(InputError, match="expected 1"):
-        data.decode_roundtrip(images, quality)
+        decode_roundtrip(images, quality)
     with pytest.raises(InputError, match="expected 1"):
-        data.encodings(images, jpeg_quality=(quality,))
+        encodings(images, jpeg_quality=(quality,))
 
 
 def test_images_of_another_kind_are_refused(images):
     with pytest.raises(InputError, match="before normalization"):
-        data.encodings(images.astype(np.float32))
+        encodings(images.astype(np.float32))
     with pytest.raises(InputError, match="before normalization"):
-        data.encodings(images[0])
+        encodings(images[0])
     with pytest.raises(CalibrationError, match="no images"):
-        data.encodings(images[:0])
+        encodings(images[:0])

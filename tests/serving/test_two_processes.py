@@ -1,131 +1,358 @@
+"""Saved splits of traced networks run in two real processes as they do in this one."""
+
 import contextlib
+import dataclasses
 import importlib
 import json
 import pathlib
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autosplit.errors import InputError
+import autosplit
+from autosplit.hardware import EYERISS, TPU
 
-LAUNCHER = pathlib.Path(__file__).with_name("two_processes.py")
+ROOT = pathlib.Path(__file__).parents[2]
+NETWORK = autosplit.Network(uplink_bits_per_s=1e6, round_trip_s=0.01)
 REQUESTS = 3
+SIDES = {side: ("manifest.json", f"{side}.stablehlo", f"{side}_weights.bin")
+         for side in ("edge", "cloud")}  # fmt: skip
 
 
-@pytest.fixture
-def inputs(tmp_path):
-    values = np.random.default_rng(1).uniform(0, 15, (REQUESTS, 4, 6)).astype(np.float32)
-    np.savez(tmp_path / "in.npz", arg0=values)
-    return values
+class Net(nn.Module):
+    """Small, with a residual connection and nested outputs."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=2)(x))
+        y = nn.relu(nn.Conv(4, (3, 3))(x))
+        x = x + nn.Conv(4, (3, 3))(y)
+        return {"scores": nn.Dense(5)(x.mean((1, 2))), "largest": x.max()}
 
 
-@pytest.fixture
-def program(monkeypatch):
-    """Yields `experiments.run_edge`, loaded without the package that reads saved splits."""
-    monkeypatch.setitem(sys.modules, "autosplit.execution.artefact", object())
-    yield importlib.import_module("experiments.run_edge")
-    del sys.modules["experiments.run_edge"]
+def pick(params, ids, x):
+    """Makes integers on the way: the positions of the largest rows."""
+    rows = params["table"][ids] * x
+    order = jnp.argsort(-rows.sum(axis=1))
+    return jnp.tanh(rows[order] @ params["mix"]), order
 
 
-def command(module, **options):
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A split, the inputs of its requests, and the outputs that it gives in this process."""
+
+    split: autosplit.Split
+    inputs: tuple[np.ndarray, ...]
+
+    def outputs(self, request):
+        payload = self.split.edge(*(array[request] for array in self.inputs))
+        return [np.asarray(out) for out in self.split.cloud_outputs(self.split.unpack(payload))]
+
+
+@pytest.fixture(scope="module")
+def traced():
+    net = Net()
+    images = np.random.default_rng(0).uniform(-1, 1, (REQUESTS, 1, 12, 12, 3)).astype(np.float32)
+    params = jax.jit(net.init)(jax.random.key(0), images[0])
+    return autosplit.trace(net.apply, params, images[0]), params, images
+
+
+@pytest.fixture(scope="module")
+def plans(traced):
+    graph, params, images = traced
+    profile = autosplit.profile(
+        graph, params, images, edge=EYERISS, cloud=TPU, network=NETWORK, bits=(3, 5, 8)
+    )
+    return autosplit.solve(profile)
+
+
+@pytest.fixture(scope="module")
+def make_case(traced, plans):
+    """Returns a function from the name of a case to the case."""
+    graph, params, images = traced
+
+    def planned(choose):
+        plan = next(plan for plan in plans if choose(plan))
+        return Case(autosplit.split(graph, params, plan, network=NETWORK), (images,))
+
+    def at_cut(choose):
+        cut = next(cut for cut in graph.cuts() if choose(cut))
+        return Case(autosplit.split(graph, params, cut), (images,))
+
+    def integers():
+        random = np.random.default_rng(1)
+        weights = {"table": random.normal(size=(7, 3)), "mix": random.normal(size=(3, 2))}
+        weights = jax.tree.map(jnp.float32, weights)
+        ids = random.integers(0, 7, (REQUESTS, 6)).astype(np.int32)
+        x = random.normal(size=(REQUESTS, 6, 3)).astype(np.float32)
+        whole = autosplit.trace(pick, weights, ids[0], x[0])
+        # All but the last matrix product: the order crosses, and is an output too.
+        cut = next(
+            cut for cut in whole.cuts()
+            if 0 < sum(cut.on_edge) < len(cut.on_edge)
+            and any(whole.tensors[t].dtype == np.int32 for t in cut.crossing)
+        )  # fmt: skip
+        return Case(autosplit.split(whole, weights, cut), (ids, x))
+
+    return {
+        "planned": lambda: planned(lambda p: p.label == "auto-split" and not all(p.on_edge)),
+        "cloud-only": lambda: planned(lambda p: p.encoding == "raw"),
+        "edge-only": lambda: planned(lambda p: p.label == "edge-only"),
+        "float": lambda: at_cut(lambda c: sum(c.on_edge) > 0 and len(c.crossing) == 1),
+        "several tensors": lambda: at_cut(lambda c: sum(c.on_edge) > 0 and len(c.crossing) > 1),
+        "integers": integers,
+    }
+
+
+@pytest.fixture(scope="module")
+def saved(make_case, tmp_path_factory):
+    """The planned case, its directory, and an npz file with its requests."""
+    folder = tmp_path_factory.mktemp("saved")
+    return save(make_case["planned"](), folder), folder
+
+
+def save(case, folder):
+    """Writes the split, a copy for each side that lacks the other's files, and the requests."""
+    case.split.save(folder / "split")
+    for side, names in SIDES.items():
+        (folder / side).mkdir()
+        for name in names:
+            if (folder / "split" / name).exists():
+                shutil.copy(folder / "split" / name, folder / side / name)
+    np.savez(folder / "in.npz", **{f"arg{i}": array for i, array in enumerate(case.inputs)})
+    return case
+
+
+def python(program, **options):
+    """Returns the command of a program; it writes what it imports to its standard error."""
     given = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, str(LAUNCHER), f"experiments.{module}", *given]
+    return [sys.executable, "-X", "importtime", "-m", f"experiments.{program}", *given]
 
 
 def run_edge(folder, **options):
-    settings = {"split": "any", "inputs": folder / "in.npz", "output": folder / "out.json"}
+    settings = {"split": folder / "edge", "inputs": folder / "in.npz",
+                "output": folder / "out.json"} | options  # fmt: skip
     return subprocess.run(
-        command("run_edge", **(settings | options)), capture_output=True, text=True, timeout=120
+        python("run_edge", **settings), cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 
 
 @contextlib.contextmanager
-def running_server(ready_file):
-    server = subprocess.Popen(
-        command("serve_cloud", split="any", ready_file=ready_file),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield server
-    finally:
-        server.kill()
-        server.communicate()
+def running_server(folder):
+    with (folder / "server.err").open("w") as errors:
+        server = subprocess.Popen(
+            python("serve_cloud", split=folder / "cloud", ready_file=folder / "ready"),
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,
+        )  # fmt: skip
+        try:
+            yield server
+        finally:
+            server.kill()
+            server.communicate()
 
 
-def test_two_processes_compute_what_one_does(split, inputs, tmp_path):
-    ready_file = tmp_path / "ready"
-    with running_server(ready_file) as server:
-        run = run_edge(tmp_path, ready_file=ready_file, repeat=2, warmup=1)
-        assert run.returncode == 0, run.stderr
-        assert ready_file.read_text().strip() in server.stdout.readline()
+def imported(stderr):
+    return {line.rpartition("|")[2].strip() for line in stderr.splitlines() if "|" in line}
+
+
+def assert_model_is_not_imported(stderr):
+    modules = imported(stderr)
+    assert {"jax", "autosplit.execution.artefact"} <= modules
+    foreign = {"flax", "torch", "autosplit.models"}
+    assert not {name for name in modules if foreign & {name, name.split(".")[0]}}
+    assert not {name for name in modules if pathlib.Path(__file__).stem in name}
+
+
+def assert_same_outputs(case, folder):
+    with np.load(folder / "out.npz") as found:
+        for request in range(REQUESTS):
+            expected = case.outputs(request)
+            assert len(found.files) == len(expected)
+            for index, array in enumerate(expected):
+                got = found[f"out{index}"][request]
+                assert (got.dtype, got.shape) == (array.dtype, array.shape)
+                assert got.tobytes() == array.tobytes()
+
+
+def run_both(case, folder):
+    """Runs a saved case in two processes and stops the server as a user does."""
+    with running_server(folder) as server:
+        run = run_edge(folder, ready_file=folder / "ready", repeat=2, warmup=1)
+        assert run.returncode == 0, run.stderr[-2000:]
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
-        assert not ready_file.exists()
-    with np.load(tmp_path / "out.npz") as outputs:
-        for index, image in enumerate(inputs):
-            expected = split.cloud_outputs(split.edge_layers(image))
-            np.testing.assert_array_equal(outputs["out0"][index], expected[0])
-            np.testing.assert_array_equal(outputs["out1"][index], expected[1])
-    report = json.loads((tmp_path / "out.json").read_text())
+        assert not (folder / "ready").exists()
+    assert_same_outputs(case, folder)
+    assert_model_is_not_imported(run.stderr)
+    assert_model_is_not_imported((folder / "server.err").read_text())
+    return run
+
+
+def test_two_processes_compute_what_one_does(saved):
+    case, folder = saved
+    assert 0 < sum(case.split.manifest.plan["on_edge"]) < len(case.split.manifest.plan["on_edge"])
+    assert all(spec.bits <= 8 for spec in case.split.manifest.crossing)
+    run = run_both(case, folder)
+    report = json.loads((folder / "out.json").read_text())
     assert [len(repeats) for repeats in report["times"]] == [2] * REQUESTS
     totals = [one["total_s"] for repeats in report["times"] for one in repeats]
     assert report["measured"]["total_s"] == statistics.median(totals)
-    assert min(totals) > split.manifest.network["round_trip_s"]
-    assert report["predicted"] == split.manifest.predicted
-    assert report["split_id"] == split.manifest.split_id
+    assert min(totals) > NETWORK.round_trip_s
+    assert report["predicted"] == case.split.manifest.predicted
+    assert report["split_id"] == case.split.manifest.split_id
     assert [line.split()[0] for line in run.stdout.splitlines()][-1] == "total"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz", "out.json", "out.npz"]
+    assert not [path for path in folder.iterdir() if "tmp" in path.name]
 
 
-def test_an_edge_only_split_runs_without_a_server(split, inputs, tmp_path):
-    run = run_edge(tmp_path, split="edge")
-    assert run.returncode == 0, run.stderr
-    with np.load(tmp_path / "out.npz") as outputs:
-        expected = split.cloud_outputs(split.edge_layers(inputs[-1]))
-        np.testing.assert_array_equal(outputs["out1"][-1], expected[1])
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["cloud-only", "float", "several tensors", "integers"])
+def test_every_kind_of_split_runs_in_two_processes(make_case, tmp_path, name):
+    case = save(make_case[name](), tmp_path)
+    crossing = case.split.manifest.crossing
+    assert {
+        "cloud-only": [(spec.bits, spec.shape) for spec in crossing] == [(8, (1, 12, 12, 3))],
+        "float": all(spec.dtype == "float32" for spec in crossing),
+        "several tensors": len(crossing) > 1,
+        "integers": any(spec.dtype == "int32" for spec in crossing),
+    }[name]
+    options = {"shape_link": False} if not case.split.manifest.network else {}
+    with running_server(tmp_path):
+        run = run_edge(tmp_path, ready_file=tmp_path / "ready", **options)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert_same_outputs(case, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"address": "127.0.0.1:9"}, "127.0.0.1:9 did not answer"),
-        ({"ready_file": "nowhere", "connect_timeout_s": 0.1}, "No cloud server wrote nowhere"),
-        ({}, "expected one of them"),
-    ],
-)
-def test_without_a_server_the_edge_says_what_to_do(inputs, tmp_path, options, words):
-    run = run_edge(tmp_path, **options)
-    assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("run_edge: ")
-    assert words in run.stderr
-    assert "Traceback" not in run.stderr
-    assert not (tmp_path / "out.json").exists()
+@pytest.mark.heavy
+def test_an_edge_only_split_runs_without_a_server(make_case, tmp_path):
+    case = save(make_case["edge-only"](), tmp_path)
+    run = run_edge(tmp_path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert_same_outputs(case, tmp_path)
+    assert_model_is_not_imported(run.stderr)
+
+
+# ---- Wrong use
+
+
+@pytest.fixture
+def fails(saved, tmp_path, monkeypatch):
+    """Returns a function that runs the edge program here and returns what it says."""
+    _, folder = saved
+    program = importlib.import_module("experiments.run_edge")
+
+    def run(**options):
+        values = {
+            "split": folder / "edge", "inputs": folder / "in.npz", "output": tmp_path / "out.json",
+            "address": None, "ready_file": None, "repeat": 1, "warmup": 1, "shape_link": True,
+            "connect_timeout_s": 0.3, "timeout_s": 1.0,
+        } | options  # fmt: skip
+        monkeypatch.setattr(program.flags, "FLAGS", type("Values", (), values))
+        before = set(tmp_path.iterdir())
+        with pytest.raises(SystemExit) as caught:
+            program.main(["run_edge"])
+        assert set(tmp_path.iterdir()) == before
+        assert caught.value.code.startswith("run_edge: ")
+        return caught.value.code
+
+    return run
+
+
+def test_without_a_server_the_edge_says_what_to_do(fails):
+    assert "127.0.0.1:9 did not answer" in fails(address="127.0.0.1:9")
+    assert "No cloud server wrote nowhere" in fails(ready_file="nowhere")
+    assert "expected one of them" in fails()
+    assert "expected one of them" in fails(address="127.0.0.1:9", ready_file="nowhere")
+
+
+def test_a_directory_without_a_split_is_refused(fails, tmp_path):
+    assert "manifest.json is no complete JSON file" in fails(split=tmp_path, address="127.0.0.1:9")
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "has kind and version" in fails(split=tmp_path, address="127.0.0.1:9")
+
+
+@pytest.mark.parametrize("name", SIDES["edge"])
+def test_a_truncated_file_is_refused(saved, fails, tmp_path, name):
+    shutil.copytree(saved[1] / "edge", tmp_path / "copy")
+    whole = (tmp_path / "copy" / name).read_bytes()
+    (tmp_path / "copy" / name).write_bytes(whole[: len(whole) // 2])
+    assert name in fails(split=tmp_path / "copy", address="127.0.0.1:9")
+
+
+def test_the_half_of_the_other_side_is_no_substitute(saved, fails):
+    assert "edge.stablehlo cannot be read" in fails(split=saved[1] / "cloud", address="x:1")
 
 
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"arg1": np.zeros((2, 4, 6), np.float32)},
-        {"arg0": np.zeros((0, 4, 6), np.float32)},
+        {"arg1": np.zeros((2, 1, 12, 12, 3), np.float32)},
+        {"arg0": np.zeros((0, 1, 12, 12, 3), np.float32)},
         {"arg0": np.float32(0)},
-        {"arg0": np.zeros((2, 4, 6)), "arg1": np.zeros((2, 1))},
+        {"arg0": np.zeros((2, 1, 12, 12, 3)), "arg1": np.zeros((2, 1))},
         {},
     ],
 )
-def test_inputs_of_another_form_are_refused(split, tmp_path, program, arrays):
+def test_inputs_of_another_form_are_refused(fails, tmp_path, arrays):
     np.savez(tmp_path / "in.npz", **arrays)
-    with pytest.raises(InputError, match="leading axis"):
-        program.load_requests(tmp_path / "in.npz", split.manifest.inputs)
+    said = fails(inputs=tmp_path / "in.npz", address="127.0.0.1:9")
+    assert "leading axis" in said
 
 
-def test_a_file_that_is_no_npz_is_refused(split, tmp_path, program):
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 1, 9, 9, 3), np.float32), np.zeros((2, 1, 12, 12, 3), np.float64)]
+)
+def test_inputs_of_another_shape_or_type_are_refused_before_a_server_is_asked(
+    fails, tmp_path, array
+):
+    np.savez(tmp_path / "in.npz", arg0=array)
+    assert "inputs do not fit" in fails(inputs=tmp_path / "in.npz", address="127.0.0.1:9")
+
+
+def test_a_file_that_is_no_npz_is_refused(fails, tmp_path):
     np.save(tmp_path / "in.npy", np.zeros(3))
     (tmp_path / "empty.npz").touch()
     for name in ("in.npy", "empty.npz", "missing.npz"):
-        with pytest.raises(InputError, match="Give an npz file"):
-            program.load_requests(tmp_path / name, split.manifest.inputs)
+        assert "Give an npz file" in fails(inputs=tmp_path / name, address="127.0.0.1:9")
+
+
+def test_an_output_that_cannot_be_written_is_refused(fails, tmp_path):
+    assert "ends in .json" in fails(output=tmp_path / "out.npz", address="127.0.0.1:9")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("program", ["run_edge", "serve_cloud"])
+def test_a_program_that_fails_ends_with_status_1_and_one_sentence(saved, tmp_path, program):
+    options = {"split": tmp_path / "nowhere"}
+    if program == "run_edge":
+        options |= {"inputs": saved[1] / "in.npz", "output": tmp_path / "out.json"}
+    command = [one for one in python(program, **options) if one not in ("-X", "importtime")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"{program}: {tmp_path / 'nowhere' / 'manifest.json'} is no ")
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+# ---- Progress
+
+
+@pytest.mark.parametrize(("requests", "lines"), [(1, 1), (9, 9), (20, 10), (101, 10)])
+def test_the_edge_logs_few_lines(monkeypatch, requests, lines):
+    program = importlib.import_module("experiments.run_edge")
+    logged = []
+    monkeypatch.setattr(program.logging, "info", lambda *words: logged.append(words))
+    names = [field.name for field in dataclasses.fields(program.StageTimes)]
+    times = program.StageTimes(**dict.fromkeys(names, 0.001))
+    outputs, found = program.measure(lambda x: ((x,), times), [(i,) for i in range(requests)], 2)
+    assert len(outputs) == requests
+    assert found == [[times, times]] * requests
+    assert len(logged) == lines
+    assert logged[-1][1:3] == (requests, requests)
