@@ -14,7 +14,7 @@ from autosplit.errors import ArtefactError, InputError
 from autosplit.execution.export import MANIFEST, file_digest, program_file, weights_file
 from autosplit.execution.halves import Half, Split
 from autosplit.execution.manifest import ArraySpec, Manifest, read_manifest, unnest
-from autosplit.execution.weights import PackedWeight, unpack_weight
+from autosplit.execution.weights import PackedWeight, unpack_weights
 
 SIDES = ("edge", "cloud")
 
@@ -84,17 +84,16 @@ def _read_arrays(data: bytes, specs: Sequence[ArraySpec]) -> dict[str, Any]:
 
 def _unpacked(manifest: Manifest, named: Mapping[str, Any]) -> dict[str, Any]:
     """Unpacks the quantized weights and puts them in the place of levels and clips."""
-    weights = dict(named)
-    unpacked = {}
-    for stored in manifest.edge_weights:
-        packed = PackedWeight(
+    packed = {
+        stored.key: PackedWeight(
             levels=named[f"{stored.source}.levels"],
             clip=named[f"{stored.source}.clip"],
             bits=stored.bits,
             shape=stored.shape,
             dtype=stored.dtype,
         )
-        unpacked[stored.key] = unpack_weight(packed)
-        weights.pop(f"{stored.source}.levels", None)
-        weights.pop(f"{stored.source}.clip", None)
-    return {**weights, **unpacked}
+        for stored in manifest.edge_weights
+    }
+    replaced = {f"{s.source}.{part}" for s in manifest.edge_weights for part in ("levels", "clip")}
+    kept = {key: value for key, value in named.items() if key not in replaced}
+    return {**kept, **unpack_weights(packed)}

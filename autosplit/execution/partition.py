@@ -85,7 +85,7 @@ def split(
     whole = prepare(graph, params)
     packed = arrays.pack_edge_weights(graph, whole, plan) if isinstance(plan, SplitPlan) else {}
     on_edge = arrays.arguments(whole, edge_layers, outputs=not cloud_layers)
-    on_edge.update({key: arrays.unpack_weight(weight) for key, weight in packed.items()})
+    on_edge.update(arrays.unpack_weights(packed))
     in_cloud = arrays.arguments(whole, cloud_layers, outputs=bool(cloud_layers))
 
     def edge(named: Mapping[str, Any], leaves: Sequence[Any]) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from autosplit.graph import LayerGraph
 from autosplit.graph.running import GraphWeights, LayerWeights
 from autosplit.profiling.error import channel_axes, channel_reach
-from autosplit.profiling.plan import SplitPlan
+from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
 from autosplit.quant.affine import quantize_weight, weight_qmax, weight_scale
 from autosplit.quant.packing import pack, unpack
 
@@ -22,6 +23,11 @@ PACKED_BITS = 8
 """Up to this many bits are packed; what is wider is kept or sent as raw bytes."""
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["levels", "clip"],
+    meta_fields=["bits", "shape", "dtype"],
+)
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PackedWeight:
     """A weight as packed levels with a clip per output channel.
@@ -41,7 +47,7 @@ class PackedWeight:
 
 
 def pack_weight(
-    weight: jax.Array, axes: tuple[int, ...], ratio: float, bits: int
+    weight: jax.Array, axes: tuple[int, ...], ratio: jax.Array, bits: int
 ) -> PackedWeight:
     """Quantizes a weight per output channel and packs it.
 
@@ -54,10 +60,9 @@ def pack_weight(
     Returns:
       The packed weight.
     """
-    clip = jnp.float32(ratio) * channel_reach(weight, axes).astype(jnp.float32)
+    clip = ratio * channel_reach(weight, axes).astype(jnp.float32)
     level = quantize_weight(weight.astype(jnp.float32), clip, bits)
-    qmax = float(weight_qmax(bits))
-    code = (level + 1) / 2 if bits == 1 else level + qmax
+    code = (level + 1) / 2 if bits == 1 else level + weight_qmax(bits)
     return PackedWeight(
         levels=pack(code.astype(jnp.uint8), bits),
         clip=clip,
@@ -74,19 +79,33 @@ def unpack_weight(packed: PackedWeight) -> jax.Array:
     return (level * weight_scale(packed.clip, packed.bits)).astype(packed.dtype)
 
 
+@jax.jit
+def unpack_weights(packed: Mapping[str, PackedWeight]) -> dict[str, jax.Array]:
+    """Returns the dequantized weights by name, in one compiled program."""
+    return {key: unpack_weight(weight) for key, weight in packed.items()}
+
+
 def pack_edge_weights(
     graph: LayerGraph, weights: GraphWeights, plan: SplitPlan
 ) -> dict[str, PackedWeight]:
     """Packs the weights of all edge layers that the plan quantizes, by argument name."""
-    packed = {}
-    for index, own in enumerate(weights.layers):
-        quantized = plan.on_edge[index] and plan.w_bits[index] <= PACKED_BITS
-        if quantized and own.weight is not None:
-            packed[f"{index:04d}.weight"] = pack_weight(
-                own.weight, channel_axes(graph, index), plan.weight_ratio[index],
-                plan.w_bits[index],
-            )  # fmt: skip
-    return packed
+    bits = tuple(
+        b if edge else FLOAT_BITS for b, edge in zip(plan.w_bits, plan.on_edge, strict=True)
+    )
+    return _pack_weights(graph, weights, jnp.array(plan.weight_ratio, jnp.float32), bits)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "bits"))
+def _pack_weights(
+    graph: LayerGraph, weights: GraphWeights, ratio: jax.Array, bits: tuple[int, ...]
+) -> dict[str, PackedWeight]:
+    return {
+        f"{index:04d}.weight": pack_weight(
+            own.weight, channel_axes(graph, index), ratio[index], bits[index]
+        )
+        for index, own in enumerate(weights.layers)
+        if bits[index] <= PACKED_BITS and own.weight is not None
+    }
 
 
 def arguments(weights: GraphWeights, layers: Iterable[int], outputs: bool) -> dict[str, Any]:
