@@ -116,8 +116,7 @@ def _heading(graph: LayerGraph, cut: cuts.Cut | None) -> list[str]:
         elements = sum(graph.tensors[t].size for t in cut.crossing)
         number = len(cut.crossing)
         sent = f"sends {number} tensor{'s' * (number != 1)}, {elements:,} elements"
-        name = cut.name.replace(_common_prefix([layer.name for layer in graph.layers]), "")
-        lines.append(f"Cut {name}: {sent}")
+        lines.append(f"Cut {cut.name}: {sent}")
     return lines
 
 
@@ -159,13 +158,12 @@ def _boundary(page: Page) -> Iterable[str]:
 
 def _boxes(graph: LayerGraph, page: Page, bits: Mapping[int, str]) -> Iterable[str]:
     """Yields layers, inputs and outputs."""
-    prefix = _common_prefix([layer.name for layer in graph.layers])
     layers, inputs = len(graph.layers), len(graph.inputs)
     for vertex, (x, y) in enumerate(page.corners):
         if vertex < layers:
             layer = graph.layers[vertex]
             shapes = ", ".join(shape_text(graph.tensors[t].shape, "×") for t in layer.outputs)
-            yield _box(x, y, layer.kind, layer.name.removeprefix(prefix), shapes,
+            yield _box(x, y, layer.kind, layer.name, shapes,
                        f"{_count(layer.macs)} MACs", bits.get(vertex, ""), layer.name)  # fmt: skip
         elif vertex < layers + inputs:
             tensor = graph.tensors[graph.inputs[vertex - layers]]
@@ -233,12 +231,6 @@ def _legend(graph: LayerGraph, top: float, width: float, has_cut: bool) -> tuple
         for index, item in enumerate(items)
     ]
     return placed, top + _LINE * (0.7 + -(-len(items) // across))
-
-
-def _common_prefix(names: Sequence[str]) -> str:
-    """Returns the module path that all names share, with its slash."""
-    first = names[0].partition("/")[0] + "/"
-    return first if all(name.startswith(first) for name in names) else ""
 
 
 def _count(number: int) -> str:

@@ -291,6 +291,10 @@ def _names(groups: Sequence[Group]) -> list[str]:
         path = re.sub(r"\w+\((.*?)\)", r"\1", scope)
         stem = f"{path}/{group.kind}" if path and not isinstance(main, simplify.Anchor) else path
         stems.append(stem or group.kind)
+    roots = {stem.partition("/")[0] for stem in stems}
+    if len(roots) == 1 and all("/" in stem for stem in stems):
+        # The name of the whole network, which every path begins with, tells nothing.
+        stems = [stem.partition("/")[2] for stem in stems]
     total, seen, names = Counter(stems), Counter[str](), []
     for stem in stems:
         names.append(f"{stem}_{seen[stem]}" if total[stem] > 1 else stem)

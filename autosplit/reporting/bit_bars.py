@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,25 +96,10 @@ def bits_figure(profile: Profile, plan: SplitPlan) -> Figure:
             axes.grid(True, axis="x")
             axes.tick_params(axis="y", length=0)
             mute_spines(axes, "left")
-        left.set_yticks(range(len(rows)), short_names(rows), fontsize=8)
+        left.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
         left.set_ylim(len(rows) - 0.4, -0.6)
         settle_layout(figure)
     return figure
-
-
-def short_names(rows: Sequence[EdgeRow]) -> list[str]:
-    """Returns the names without the module path that all layers begin with.
-
-    >>> row = EdgeRow(name="Net/a", layer=0, w_bits=8, a_bits=8, is_sent=False)
-    >>> short_names([row, dataclasses.replace(row, name="Net/b")])
-    ['a', 'b']
-    """
-    paths = [row.name.split("/") for row in rows if row.layer is not None]
-    steps = zip(*(path[:-1] for path in paths), strict=False)
-    shared = sum(1 for _ in itertools.takewhile(lambda step: len(set(step)) == 1, steps))
-    return [
-        row.name if row.layer is None else "/".join(row.name.split("/")[shared:]) for row in rows
-    ]
 
 
 def _draw_bar(

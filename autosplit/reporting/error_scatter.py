@@ -36,6 +36,8 @@ def error_figure(plans: Sequence[SplitPlan]) -> Figure:
     Raises:
       InputError: no plan has both errors.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     points = both_errors(plans)
     if not points:
         raise InputError("No plan has a predicted and a measured error above 0; measure some.")
@@ -50,6 +52,11 @@ def error_figure(plans: Sequence[SplitPlan]) -> Figure:
                          [plan.output_error for plan in chosen], s=44, label=family, alpha=0.85,
                          color=FAMILIES[family], zorder=3)
         axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            # Within a decade or two Matplotlib labels every minor tick, one over the other.
+            axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+            axis.set_minor_formatter(NullFormatter())
         axes.annotate("equal", (limits[1], limits[1]), xytext=(-6, -54), ha="right",
                       textcoords="offset points", fontsize=8.5)
         axes.grid(True)

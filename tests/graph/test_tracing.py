@@ -70,11 +70,9 @@ class TestLinen:
 
     def test_layers_are_named_by_module_path(self):
         graph = trace_module(ConvBlock(), shaped(1, 8, 8, 4))
-        assert [layer.name for layer in graph.layers[:2]] == [
-            "ConvBlock/Conv_0",
-            "ConvBlock/Conv_1",
-        ]
-        assert graph.tensors[graph.layers[0].outputs[0]].name == "ConvBlock/Conv_0"
+        # The network's own name, which all paths begin with, is left out.
+        assert [layer.name for layer in graph.layers[:2]] == ["Conv_0", "Conv_1"]
+        assert graph.tensors[graph.layers[0].outputs[0]].name == "Conv_0"
 
     def test_names_are_unique(self):
         def twice(w, x):
