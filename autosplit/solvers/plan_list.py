@@ -30,7 +30,8 @@ class Plans:
       plans: cloud-only under each encoding, edge-only, uniform, the fastest proper
         split and the Pareto set; those that break a constraint say which.
       constraints: that the plans were judged by.
-      lower_bound_s: proven lower bound on the latency of every feasible plan.
+      lower_bound_s: proven lower bound on the latency of every plan whose predicted
+        costs keep the constraints.
       split_infeasible: why no proper split, or not edge-only, keeps the constraints;
         empty where both do.
     """

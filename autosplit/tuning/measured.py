@@ -14,6 +14,7 @@ from typing import Any
 from autosplit.errors import InfeasibleError
 from autosplit.execution.assignment import input_error, output_errors
 from autosplit.graph import LayerGraph
+from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
 from autosplit.solvers import Constraints, Plans, judge, solve
 
@@ -81,27 +82,43 @@ def solve_measured(
       on_round: called with the round and its measured plans.
 
     Returns:
-      The plans of all rounds, measured and judged by ``constraints``.
+      The plans of all rounds, measured and judged by ``constraints``. ``lower_bound_s`` is
+      that of the first round: it bounds the plans whose *predicted* costs keep the
+      constraints, so ``gap`` also tells what the tighter budgets cost.
 
     Raises:
       InfeasibleError: no plan keeps the constraints.
     """
-    budget = constraints.output_error
-    collected: dict[tuple[Any, ...], Any] = {}
-    plans = None
+    limit = budget = constraints.output_error
+    collected: dict[tuple[Any, ...], SplitPlan] = {}
+    rounds_done: list[Plans] = []
     for number in range(rounds):
-        tightened = dataclasses.replace(constraints, output_error=budget)
-        solved = dataclasses.replace(solve(profile, tightened), constraints=constraints)
+        try:
+            solved = solve(profile, dataclasses.replace(constraints, output_error=budget))
+        except InfeasibleError:
+            if not rounds_done:
+                raise
+            break  # the tighter budget leaves nothing; what was found before may still do
+        solved = dataclasses.replace(solved, constraints=constraints)
         plans = measure(graph, params, calibration, solved, decoded=decoded)
+        rounds_done.append(plans)
         on_round(number, plans)
         for plan in plans:
             key = (plan.label, plan.encoding, plan.on_edge, plan.w_bits, plan.a_bits)
             collected.setdefault(key, plan)
         best = next((p for p in plans if p.label == "auto-split"), None)
-        if budget is None or best is None or best.output_error is None or best.feasible:
+        if not limit or not budget or best is None or not best.output_error or best.feasible:
             break
-        limit = constraints.output_error
-        budget = SAFETY * budget * min(limit / best.output_error, 1.0) if limit else None
-    if plans is None or not any(plan.feasible for plan in collected.values()):
-        raise InfeasibleError("No plan keeps the constraints once its output error is measured.")
-    return dataclasses.replace(plans, plans=tuple(collected.values()))
+        budget = SAFETY * budget * min(limit / best.output_error, 1.0)
+    if not any(plan.feasible for plan in collected.values()):
+        reasons = tuple(f"{plan.label}: {plan.reason}" for plan in collected.values())
+        raise InfeasibleError(
+            "No plan keeps the constraints once its output error is measured. "
+            + "; ".join(reasons[:3]),
+            reasons,
+        )
+    return dataclasses.replace(
+        rounds_done[-1],
+        plans=tuple(collected.values()),
+        lower_bound_s=rounds_done[0].lower_bound_s,
+    )

@@ -97,12 +97,35 @@ def test_the_fastest_split_keeps_the_budget_once_measured(job):
     assert rounds
 
 
+def test_tighter_rounds_do_not_raise_the_bound(job):
+    _, graph, params, images, profile = job
+    constraints = autosplit.Constraints(output_error=3e-2)
+    plans = autosplit.solve_measured(graph, params, images, profile, constraints)
+    assert plans.lower_bound_s == autosplit.solve(profile, constraints).lower_bound_s
+    assert plans.gap >= 0
+
+
 def test_a_budget_that_nothing_keeps_is_explained(job):
     _, graph, params, images, profile = job
     with pytest.raises(InfeasibleError, match="latency"):
         autosplit.solve_measured(
             graph, params, images, profile, autosplit.Constraints(latency_s=1e-9)
         )
+
+
+def test_a_tighter_round_that_finds_nothing_ends_in_an_explanation(job):
+    # Only splits are fast enough, and the prediction alone would let one pass.
+    _, graph, params, images, profile = job
+    gained = dataclasses.replace(
+        profile,
+        weight_gain=profile.weight_gain * 1e-6,
+        activation_gain=profile.activation_gain * 1e-6,
+    )
+    cloud = min(p.latency_s for p in autosplit.solve(profile) if p.encoding != "packed")
+    constraints = autosplit.Constraints(output_error=1e-7, latency_s=0.9 * cloud)
+    with pytest.raises(InfeasibleError, match="once its output error is measured") as caught:
+        autosplit.solve_measured(graph, params, images, gained, constraints)
+    assert any("output_error" in reason for reason in caught.value.reasons)
 
 
 def test_plans_of_another_graph_are_refused(job):
