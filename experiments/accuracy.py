@@ -11,11 +11,11 @@ import numpy as np
 
 import autosplit
 from autosplit.data import normalize
+from autosplit.evaluation import agreement, output_error, top_k_accuracy
 from autosplit.execution.assignment import (
     assignment_of,
     assignment_outputs,
     float_outputs,
-    relative_error,
 )
 from autosplit.graph.running import GraphWeights, prepare
 from autosplit.profiling.image_codecs import decode_roundtrip
@@ -127,14 +127,17 @@ def _labels(job: Job, part: slice) -> np.ndarray | None:
 def _score(
     label: str, subset: str, logits: np.ndarray, reference: np.ndarray, labels: np.ndarray | None
 ) -> Score:
-    ranked = np.argsort(-logits, axis=1, kind="stable")
-    hits = None if labels is None else ranked[:, :5] == labels[:, None]
+    count = len(logits)
+
+    def right(k: int) -> int | None:
+        return None if labels is None else round(top_k_accuracy(logits, labels, k) * count)
+
     return Score(
         label=label,
         subset=subset,
-        images=len(logits),
-        correct=None if hits is None else int(hits[:, 0].sum()),
-        correct_top5=None if hits is None else int(hits.sum()),
-        same_as_float=int(np.sum(ranked[:, 0] == reference.argmax(axis=1))),
-        output_error=relative_error([jnp.asarray(logits)], [jnp.asarray(reference)]),
+        images=count,
+        correct=right(1),
+        correct_top5=right(5),
+        same_as_float=round(agreement(reference, logits) * count),
+        output_error=output_error(reference, logits),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -16,8 +15,10 @@ import flax.linen as nn
 import jax
 
 from autosplit.errors import ArtefactError, InputError
+from autosplit.files import read_document, write_document
 from autosplit.models.zoo import create_model, variable_shapes
 
+KIND = "autosplit.checkpoint"
 FORMAT_VERSION = 1
 
 
@@ -64,12 +65,11 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         with _checkpointer() as checkpointer:
             checkpointer.save(temporary / "variables", dict(checkpoint.variables))
         about = {
-            "format_version": FORMAT_VERSION,
             "model_name": checkpoint.model_name,
             "num_classes": checkpoint.num_classes,
             "sha256": _digests(temporary / "variables"),
         }
-        (temporary / "model.json").write_text(json.dumps(about, indent=2) + "\n")
+        write_document(temporary / "model.json", KIND, FORMAT_VERSION, about)
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,21 +91,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
         raise InputError(f"there is no directory {path}; expected one of experiments.convert.")
+    about = read_document(path / "model.json", KIND, FORMAT_VERSION)
     try:
-        about = json.loads((path / "model.json").read_text())
-        version, name, classes, sha256 = (
-            about[key] for key in ("format_version", "model_name", "num_classes", "sha256")
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name, classes, sha256 = (about[key] for key in ("model_name", "num_classes", "sha256"))
+    except (KeyError, TypeError) as error:
         raise ArtefactError(
-            f"{path / 'model.json'} cannot be read ({error!r}); expected a directory written by "
+            f"{path / 'model.json'} lacks {error}; expected a directory written by "
             "experiments.convert. Convert the checkpoint again."
         ) from error
-    if version != FORMAT_VERSION:
-        raise ArtefactError(
-            f"{path} has format version {version}; expected {FORMAT_VERSION}. "
-            "Convert the checkpoint again."
-        )
     # Orbax leaves threads and tasks behind when it fails half way, so damage is found first.
     if _digests(path / "variables") != sha256:
         raise ArtefactError(
