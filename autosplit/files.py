@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import pathlib
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,43 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a new folder that takes the place of ``path`` once the block has ended.
+
+    A failure leaves what was there before and no draft.
+
+    >>> import tempfile
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "new"
+    >>> with whole_directory(target) as draft:
+    ...     _ = (draft / "a").write_text("b")
+    >>> [file.name for file in target.iterdir()], len(list(target.parent.iterdir()))
+    (['a'], 1)
+
+    Args:
+      path: directory; an older one is replaced, missing parents are made.
+
+    Yields:
+      The draft, beside ``path``.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft, older = (target.with_name(f".{target.name}.{uuid.uuid4().hex}") for _ in range(2))
+    try:
+        draft.mkdir()
+        yield draft
+        if target.exists():
+            os.replace(target, older)
+        os.replace(draft, target)
+    except BaseException:
+        if older.exists():
+            os.replace(older, target)
+        raise
+    finally:
+        for rest in (draft, older):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

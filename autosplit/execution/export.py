@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import pathlib
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +23,7 @@ import numpy as np
 
 from autosplit.errors import ArtefactError, InputError
 from autosplit.execution.manifest import ArraySpec, StoredWeight, write_manifest
+from autosplit.files import whole_directory
 
 if TYPE_CHECKING:
     from autosplit.execution.halves import Half, Split
@@ -58,21 +56,8 @@ def save_split(split: Split, path: pathlib.Path) -> None:
     if split.edge_half is None or split.cloud_half is None or split.manifest.files:
         raise InputError("This split was read from disk; copy its directory to keep it.")
     _check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex}") for _ in range(2))
-    try:
-        draft.mkdir()
+    with whole_directory(path) as draft:
         _write(split, split.edge_half, split.cloud_half, draft)
-        if path.exists():
-            os.replace(path, older)
-        os.replace(draft, path)
-    except BaseException:
-        if older.exists():
-            os.replace(older, path)
-        raise
-    finally:
-        for rest in (draft, older):
-            shutil.rmtree(rest, ignore_errors=True)
 
 
 def _check_target(path: pathlib.Path) -> None:

@@ -177,31 +177,7 @@ def run_layers(
     return known
 
 
-def flat_inputs(graph: LayerGraph, inputs: tuple[Any, ...]) -> list[Any]:
-    """Checks the structure of one call's inputs and returns their leaves."""
-    leaves, tree = jax.tree.flatten(inputs)
-    if tree != graph.in_tree:
-        raise InputError(f"The inputs have the structure {tree}; expected {graph.in_tree}.")
-    for leaf, tensor in zip(leaves, graph.inputs, strict=True):
-        expected = graph.tensors[tensor].shape
-        if jnp.shape(leaf) != expected:
-            raise InputError(
-                f"{graph.tensors[tensor].name} has the shape {jnp.shape(leaf)}; the graph was "
-                f"traced with {expected}. Trace again, or pass inputs of that shape."
-            )
-    return leaves
-
-
 def flat_outputs(graph: LayerGraph, weights: GraphWeights, tensors: Mapping[int, Any]) -> list[Any]:
     """Collects the flat outputs of the function from known tensors."""
     fixed = iter(weights.outputs)
     return [next(fixed) if t is None else tensors[t] for t in graph.outputs]
-
-
-def call(graph: LayerGraph, weights: GraphWeights, *inputs: Any) -> Any:
-    """Runs the whole graph in float: the same function as the one that was traced."""
-    leaves = flat_inputs(graph, inputs)
-    known = run_layers(
-        graph, weights, dict(zip(graph.inputs, leaves, strict=True)), range(len(graph.layers))
-    )
-    return jax.tree.unflatten(graph.out_tree, flat_outputs(graph, weights, known))

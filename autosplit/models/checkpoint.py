@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +13,7 @@ import flax.linen as nn
 import jax
 
 from autosplit.errors import ArtefactError, InputError
-from autosplit.files import read_document, write_document
+from autosplit.files import read_document, whole_directory, write_document
 from autosplit.models.zoo import create_model, variable_shapes
 
 KIND = "autosplit.checkpoint"
@@ -59,20 +57,15 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     if path.exists():
         raise InputError(f"{path} exists; expected a new path. Remove it or choose another.")
     _require_fit(checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with whole_directory(path) as draft:
         with _checkpointer() as checkpointer:
-            checkpointer.save(temporary / "variables", dict(checkpoint.variables))
+            checkpointer.save(draft / "variables", dict(checkpoint.variables))
         about = {
             "model_name": checkpoint.model_name,
             "num_classes": checkpoint.num_classes,
-            "sha256": _digests(temporary / "variables"),
+            "sha256": _digests(draft / "variables"),
         }
-        write_document(temporary / "model.json", KIND, FORMAT_VERSION, about)
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_document(draft / "model.json", KIND, FORMAT_VERSION, about)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 import autosplit
+from autosplit import files
 from autosplit.errors import ArtefactError, InputError
 from autosplit.execution import export
 from autosplit.execution.artefact import load
@@ -167,7 +168,7 @@ class TestSaving:
             replace(source, target)
 
         moved = []
-        monkeypatch.setattr(export.os, "replace", fail_in_place)
+        monkeypatch.setattr(files.os, "replace", fail_in_place)
         with pytest.raises(OSError, match="no"):
             made.save(copy)
         assert contents(copy) == before

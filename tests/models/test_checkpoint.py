@@ -47,7 +47,7 @@ def test_an_interrupted_save_leaves_nothing(checkpoint, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         models.save_checkpoint(tmp_path / "new", checkpoint)
     assert not list(tmp_path.iterdir())
