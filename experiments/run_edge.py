@@ -31,11 +31,12 @@ from absl import app, flags, logging
 
 from autosplit.errors import AutosplitError, CloudUnavailableError, InputError
 from autosplit.execution import artefact
+from autosplit.execution.halves import Split
+from autosplit.execution.manifest import TensorSpec
 from autosplit.files import write_bytes, write_json
 from autosplit.serving.edge_client import Outputs, check_inputs, connect, infer_on_edge
-from autosplit.serving.link import ShapedLink
+from autosplit.serving.link import ShapedLink, plan_network
 from autosplit.serving.protocol import PROTOCOL_VERSION
-from autosplit.serving.served_split import ServedSplit, TensorSpec, plan_network
 from autosplit.serving.stage_times import StageTimes, median_times, stage_table
 
 PROGRESS_LINES = 10
@@ -186,7 +187,7 @@ def measure(
 
 
 @contextlib.contextmanager
-def _open_split(split: ServedSplit, options: RunOptions) -> Iterator[tuple[Infer, Infer]]:
+def _open_split(split: Split, options: RunOptions) -> Iterator[tuple[Infer, Infer]]:
     """Yields the function to warm up with and the one to time; the former skips the link."""
     if not split.manifest.crossing:
 

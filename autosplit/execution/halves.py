@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from autosplit.errors import InputError
 from autosplit.execution import export
@@ -71,7 +72,7 @@ class Split:
             return tuple(codes)
         return _pack_all(tuple(codes), self.manifest.crossing)
 
-    def unpack(self, payload: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    def unpack(self, payload: Sequence[jax.Array | np.ndarray]) -> tuple[jax.Array, ...]:
         """Unpacks bytes into codes or raw values; raises `InputError` where they do not fit."""
         expected = len(self.manifest.crossing or self.manifest.outputs)
         if len(payload) != expected:
@@ -80,7 +81,7 @@ class Split:
                 "truncated or of another split."
             )
         if not self.manifest.crossing:
-            return tuple(payload)
+            return tuple(jnp.asarray(value) for value in payload)
         return _unpack_all(tuple(payload), self.manifest.crossing)
 
     def cloud_outputs(self, codes: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
@@ -98,7 +99,7 @@ class Split:
         """Runs the edge side: what is sent, as flat bytes."""
         return self.pack(self.edge_layers(*inputs))
 
-    def cloud(self, payload: Sequence[jax.Array]) -> Any:
+    def cloud(self, payload: Sequence[jax.Array | np.ndarray]) -> Any:
         """Runs the cloud side on what arrived: the outputs of the function."""
         return self.cloud_layers(self.unpack(payload))
 
@@ -125,7 +126,7 @@ def _pack_all(
 
 @functools.partial(jax.jit, static_argnames=("specs",))
 def _unpack_all(
-    payload: tuple[jax.Array, ...], specs: tuple[TensorSpec, ...]
+    payload: tuple[Any, ...], specs: tuple[TensorSpec, ...]
 ) -> tuple[jax.Array, ...]:
     return tuple(
         packing.unpack(data, spec.bits, spec.shape)

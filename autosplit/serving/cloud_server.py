@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from autosplit.errors import InputError, ProtocolError
+from autosplit.execution.halves import Split
 from autosplit.serving import codec, protocol
 from autosplit.serving import split_inference_pb2 as pb2
 from autosplit.serving import split_inference_pb2_grpc as pb2_grpc
-from autosplit.serving.served_split import ServedSplit
 
 GRACE_S = 5.0
 """How long a request that is being computed may still take when the server stops."""
@@ -30,7 +30,7 @@ _STATUS = {
 
 
 @contextlib.contextmanager
-def serving(split: ServedSplit, address: str = "127.0.0.1:0") -> Iterator[str]:
+def serving(split: Split, address: str = "127.0.0.1:0") -> Iterator[str]:
     """Serves the cloud half of ``split`` while the block runs.
 
     The stages are compiled before the port is opened, so whoever can connect is served
@@ -72,7 +72,7 @@ def serving(split: ServedSplit, address: str = "127.0.0.1:0") -> Iterator[str]:
         server.stop(GRACE_S).wait()
 
 
-def warm_up(split: ServedSplit) -> None:
+def warm_up(split: Split) -> None:
     """Compiles the cloud's stages and checks their outputs against the manifest.
 
     Args:
@@ -86,7 +86,7 @@ def warm_up(split: ServedSplit) -> None:
     codec.encode_values(split.manifest.outputs, outputs)
 
 
-def accept_request(split: ServedSplit, request: pb2.InferRequest) -> tuple[np.ndarray, ...]:
+def accept_request(split: Split, request: pb2.InferRequest) -> tuple[np.ndarray, ...]:
     """Returns the payload of a request that passes every check.
 
     Args:
@@ -108,7 +108,7 @@ def accept_request(split: ServedSplit, request: pb2.InferRequest) -> tuple[np.nd
 
 
 def _describe(
-    split: ServedSplit, request: pb2.DescribeRequest, context: grpc.ServicerContext
+    split: Split, request: pb2.DescribeRequest, context: grpc.ServicerContext
 ) -> pb2.DescribeResponse:
     with _rejecting(context):
         protocol.check_version(request.protocol_version, "client")
@@ -117,7 +117,7 @@ def _describe(
 
 
 def _infer(
-    split: ServedSplit, request: pb2.InferRequest, context: grpc.ServicerContext
+    split: Split, request: pb2.InferRequest, context: grpc.ServicerContext
 ) -> pb2.InferResponse:
     received_s = time.perf_counter()
     with _rejecting(context):

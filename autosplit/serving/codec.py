@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import ProtocolError
+from autosplit.execution.manifest import TensorSpec
 from autosplit.serving import split_inference_pb2 as pb2
-from autosplit.serving.served_split import TensorSpec
 
 _FIXED_FIELDS_BYTES = 4096
 _TENSOR_FIELDS_BYTES = 64

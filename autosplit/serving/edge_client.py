@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import CloudUnavailableError, InputError, ProtocolError
+from autosplit.execution.halves import Split
 from autosplit.serving import codec, protocol
 from autosplit.serving import split_inference_pb2 as pb2
 from autosplit.serving import split_inference_pb2_grpc as pb2_grpc
 from autosplit.serving.link import ShapedLink, sleep_until
-from autosplit.serving.served_split import ServedSplit
 from autosplit.serving.stage_times import StageTimes
 
 _REJECTED = (
@@ -47,7 +47,7 @@ class EdgeClient:
       timeout_s: longest wait for one response, from the moment the request is sent.
     """
 
-    split: ServedSplit
+    split: Split
     address: str
     stub: Any
     link: ShapedLink | None
@@ -122,7 +122,7 @@ class EdgeClient:
 
 @contextlib.contextmanager
 def connect(
-    split: ServedSplit,
+    split: Split,
     address: str,
     *,
     link: ShapedLink | None = None,
@@ -159,7 +159,7 @@ def connect(
         yield EdgeClient(split=split, address=address, stub=stub, link=link, timeout_s=timeout_s)
 
 
-def infer_on_edge(split: ServedSplit, *inputs: ArrayLike) -> tuple[Outputs, StageTimes]:
+def infer_on_edge(split: Split, *inputs: ArrayLike) -> tuple[Outputs, StageTimes]:
     """Returns the outputs of a split of which nothing crosses, without a server.
 
     Args:
@@ -188,7 +188,7 @@ def infer_on_edge(split: ServedSplit, *inputs: ArrayLike) -> tuple[Outputs, Stag
     return outputs, StageTimes(edge_s=edge_s, round_trip_s=0.0, total_s=total_s, **idle)
 
 
-def check_inputs(split: ServedSplit, inputs: tuple[ArrayLike, ...]) -> None:
+def check_inputs(split: Split, inputs: tuple[ArrayLike, ...]) -> None:
     """Raises unless ``inputs`` have the count, shapes and types of the manifest.
 
     Args:

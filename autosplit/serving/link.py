@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from autosplit.errors import ArtefactError
+from autosplit.execution.manifest import Manifest
 from autosplit.hardware.network import Network
 
 
@@ -64,3 +66,25 @@ def sleep_until(deadline_s: float) -> None:
     """
     while (remaining_s := deadline_s - time.perf_counter()) > 0:
         time.sleep(remaining_s)
+
+
+def plan_network(manifest: Manifest) -> Network:
+    """Returns the link that the split was planned for.
+
+    Args:
+      manifest: of the split.
+
+    Returns:
+      The plan's network.
+
+    Raises:
+      ArtefactError: the manifest's fields are not those of `Network`.
+    """
+    try:
+        return Network(**manifest.network)
+    except TypeError as error:
+        raise ArtefactError(
+            f"The manifest of split {manifest.split_id[:12]} holds the network fields "
+            f"{sorted(manifest.network)}, which do not make a Network ({error}). "
+            "Save the split again with this version of autosplit."
+        ) from error

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from autosplit.errors import ProtocolError
+from autosplit.execution.manifest import Manifest, TensorSpec
 from autosplit.serving import split_inference_pb2 as pb2
-from autosplit.serving.served_split import Manifest, TensorSpec
 
 PROTOCOL_VERSION = 1
 """Version of the messages. A peer that says anything else is refused."""

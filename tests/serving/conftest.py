@@ -7,22 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Spec:
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bits: int
-    payload_bytes: int
+from autosplit.execution.manifest import TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FakeManifest:
     split_id: str
-    inputs: tuple[Spec, ...]
-    crossing: tuple[Spec, ...]
-    outputs: tuple[Spec, ...]
+    inputs: tuple[TensorSpec, ...]
+    crossing: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     network: dict
     predicted: dict
 
@@ -51,14 +44,14 @@ class FakeSplit:
 
 MANIFEST = FakeManifest(
     split_id="ab" * 32,
-    inputs=(Spec(name="x", shape=(4, 6), dtype="float32", bits=32, payload_bytes=96),),
+    inputs=(TensorSpec(name="x", shape=(4, 6), dtype="float32", bits=32, payload_bytes=96),),
     crossing=(
-        Spec(name="relu", shape=(4, 6), dtype="uint8", bits=4, payload_bytes=12),
-        Spec(name="mean", shape=(6,), dtype="float32", bits=32, payload_bytes=24),
+        TensorSpec(name="relu", shape=(4, 6), dtype="uint8", bits=4, payload_bytes=12),
+        TensorSpec(name="mean", shape=(6,), dtype="float32", bits=32, payload_bytes=24),
     ),
     outputs=(
-        Spec(name="scores", shape=(4,), dtype="int32", bits=32, payload_bytes=16),
-        Spec(name="doubled", shape=(6,), dtype="float32", bits=32, payload_bytes=24),
+        TensorSpec(name="scores", shape=(4,), dtype="int32", bits=32, payload_bytes=16),
+        TensorSpec(name="doubled", shape=(6,), dtype="float32", bits=32, payload_bytes=24),
     ),
     network={"uplink_bits_per_s": 1e5, "round_trip_s": 0.02},
     predicted={"edge_s": 0.001, "latency_s": 0.05},

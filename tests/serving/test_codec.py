@@ -1,4 +1,3 @@
-import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,20 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosplit.errors import ProtocolError
+from autosplit.execution.manifest import TensorSpec
 from autosplit.serving import codec
 from autosplit.serving import split_inference_pb2 as pb2
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 DTYPES = st.sampled_from(["bool", "uint8", "int8", "int32", "float16", "bfloat16", "float32"])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Spec:
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bits: int
-    payload_bytes: int
 
 
 @st.composite
@@ -34,7 +25,9 @@ def named_values(draw):
         raw = bytes(byte & 1 for byte in raw) if dtype == "bool" else raw
         values.append(np.frombuffer(raw, jnp.dtype(dtype)).reshape(shape))
         name = draw(st.text(max_size=5)) + str(index)
-        specs.append(Spec(name=name, shape=shape, dtype=dtype, bits=32, payload_bytes=len(raw)))
+        specs.append(
+            TensorSpec(name=name, shape=shape, dtype=dtype, bits=32, payload_bytes=len(raw))
+        )
     return specs, values
 
 
@@ -55,7 +48,9 @@ def test_values_survive_the_wire(case):
 @given(st.lists(st.binary(max_size=20), max_size=4))
 def test_payloads_survive_the_wire(blobs):
     specs = [
-        Spec(name=f"t{i}", shape=(2 * len(blob),), dtype="uint8", bits=4, payload_bytes=len(blob))
+        TensorSpec(
+            name=f"t{i}", shape=(2 * len(blob),), dtype="uint8", bits=4, payload_bytes=len(blob)
+        )
         for i, blob in enumerate(blobs)
     ]
     payload = [np.frombuffer(blob, np.uint8) for blob in blobs]

@@ -6,7 +6,7 @@ from autosplit.errors import ArtefactError, ProtocolError
 from autosplit.hardware.network import Network
 from autosplit.serving import protocol
 from autosplit.serving import split_inference_pb2 as pb2
-from autosplit.serving.served_split import plan_network
+from autosplit.serving.link import plan_network
 
 UNKNOWN_FIELD = b"\xa0\x06\x01"  # field 100, a varint of value 1
 
