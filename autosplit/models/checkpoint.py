@@ -118,13 +118,21 @@ def _restore(path: pathlib.Path, name: str, num_classes: int) -> dict[str, Any]:
     )
     try:
         with _checkpointer() as checkpointer:
-            return checkpointer.restore(path / "variables", target)
+            stored = checkpointer.metadata(path / "variables").item_metadata.tree
+            differing = _differing(template, stored)
+            if not differing:
+                return checkpointer.restore(path / "variables", target)
     # Orbax reports a damaged directory by many types of its own and of its storage library.
     except Exception as error:
         raise ArtefactError(
             f"{path / 'variables'} cannot be restored as {name} with {num_classes} classes "
             f"({type(error).__name__}: {error}). Convert the checkpoint again."
         ) from error
+    # Orbax must not find this out: it would fail half way.
+    raise ArtefactError(
+        f"{path / 'variables'} cannot be restored as {name} with {num_classes} classes: "
+        f"{', '.join(differing[:8])} differ. Convert the checkpoint again."
+    )
 
 
 def _checkpointer() -> Any:
@@ -134,17 +142,19 @@ def _checkpointer() -> Any:
 
 
 def _require_fit(checkpoint: Checkpoint) -> None:
-    expected, found = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-        for leaves in (
-            jax.tree.leaves_with_path(variable_shapes(checkpoint.model)),
-            jax.tree.leaves_with_path(dict(checkpoint.variables)),
-        )
-    )
-    differing = sorted(k for k in expected | found if expected.get(k) != found.get(k))
+    differing = _differing(variable_shapes(checkpoint.model), dict(checkpoint.variables))
     if differing:
         raise InputError(
             f"{len(differing)} variables are not those of {checkpoint.model_name} with "
             f"{checkpoint.num_classes} classes: {', '.join(differing[:8])}. Build the variables "
             "with Checkpoint.model.init or autosplit.converters.convert."
         )
+
+
+def _differing(expected: Any, found: Any) -> list[str]:
+    """Returns the paths of leaves that only one tree has, or that differ in shape."""
+    first, second = (
+        {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+        for leaves in (jax.tree.leaves_with_path(expected), jax.tree.leaves_with_path(found))
+    )
+    return sorted(key for key in first | second if first.get(key) != second.get(key))
