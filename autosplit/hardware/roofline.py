@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import InputError
-from autosplit.hardware.spec import MAC_BITS, check_bits, mac_bits, require_positive
+from autosplit.hardware.energy import Energy, compulsory_bytes, mac_width
+from autosplit.hardware.spec import check_bits, require_positive
 from autosplit.workload import WorkloadTable
 
 
@@ -37,6 +38,7 @@ class Roofline:
       macs_32bit_per_s: MACs at 17 to 32 bits; None means half of the 16-bit rate.
       overhead_s: what every layer costs at the least: dispatch, kernel launch.
       memory_bytes: capacity; None means without limit.
+      energy: what the work costs in joules; None means that it is not known.
 
     Reference:
       Williams, Waterman and Patterson, "Roofline: an insightful visual performance
@@ -64,6 +66,7 @@ class Roofline:
     macs_32bit_per_s: float | None = None
     overhead_s: float = 0.0
     memory_bytes: float | None = None
+    energy: Energy | None = None
 
     def __post_init__(self) -> None:
         owner = f"Roofline({self.name!r})"
@@ -88,16 +91,28 @@ class Roofline:
     ) -> np.ndarray:
         """Returns seconds, f64[L, Kw, Ka]; see `Device.latency_s`."""
         w_bits, a_bits = check_bits(w_bits, "w_bits"), check_bits(a_bits, "a_bits")
-        width = np.searchsorted((MAC_BITS, 2 * MAC_BITS), mac_bits(w_bits, a_bits))
-        mac_s = workloads.macs[:, None, None] / np.array(self._mac_rates())[width]
+        rates = np.array(self._mac_rates())[mac_width(w_bits, a_bits)]
+        mac_s = workloads.macs[:, None, None] / rates
         vector_s = workloads.vector_ops[:, None, None] / self.vector_ops_per_s
-        moved = workloads.input_elements + workloads.output_elements
-        num_bits = (
-            workloads.weight_elements[:, None, None] * w_bits[:, None]
-            + moved[:, None, None] * a_bits
-        )
-        return self.overhead_s + np.maximum(np.maximum(mac_s, vector_s), self.move_s(num_bits / 8))
+        moved_s = self.move_s(compulsory_bytes(workloads, w_bits, a_bits))
+        return self.overhead_s + np.maximum(np.maximum(mac_s, vector_s), moved_s)
 
     def move_s(self, num_bytes: ArrayLike) -> np.ndarray:
         """Returns seconds to stream ``num_bytes`` through the memory once."""
         return np.asarray(num_bytes, np.float64) / self.memory_bytes_per_s
+
+    def energy_j(
+        self, workloads: WorkloadTable, w_bits: np.ndarray, a_bits: np.ndarray
+    ) -> np.ndarray:
+        """Returns joules, f64[L, Kw, Ka], NaN where unknown; see `Energy.layer_j`."""
+        latency_s = self.latency_s(workloads, w_bits, a_bits)
+        if self.energy is None:
+            return np.full_like(latency_s, np.nan)
+        return self.energy.layer_j(workloads, w_bits, a_bits, latency_s)
+
+    def move_j(self, num_bytes: ArrayLike) -> np.ndarray:
+        """Returns joules to stream ``num_bytes`` through the memory once, NaN where unknown."""
+        move_s = self.move_s(num_bytes)
+        if self.energy is None:
+            return np.full_like(move_s, np.nan)
+        return self.energy.move_j(num_bytes, move_s)

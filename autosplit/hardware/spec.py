@@ -49,6 +49,19 @@ class Device(Protocol):
         """
 
 
+@runtime_checkable
+class PoweredDevice(Device, Protocol):
+    """A device that knows its energy too. All devices here are; a user's own need not be."""
+
+    def energy_j(
+        self, workloads: WorkloadTable, w_bits: np.ndarray, a_bits: np.ndarray
+    ) -> np.ndarray:
+        """Returns joules, f64[L, Kw, Ka]; arguments as `Device.latency_s`, NaN where unknown."""
+
+    def move_j(self, num_bytes: ArrayLike) -> np.ndarray:
+        """Returns joules to stream ``num_bytes`` through the memory once, NaN where unknown."""
+
+
 def check_bits(bits: ArrayLike, argument: str) -> np.ndarray:
     """Returns bit-widths as i64[K].
 

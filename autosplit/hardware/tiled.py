@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import InputError
+from autosplit.hardware.energy import Energy, compulsory_bytes
 from autosplit.hardware.spec import MAC_BITS, check_bits, mac_bits, require_positive
 from autosplit.workload import WorkloadTable
 
@@ -38,6 +40,9 @@ class Tiled:
     cost the larger of their reading and their writing. Batch and repeat multiply
     everything but the weights.
 
+    DRAM traffic is priced as it is streamed: pixels where windows overlap are paid
+    for again in joules as they are in seconds.
+
     Attributes:
       name: for tables and reports.
       clock_hz: cycles per second.
@@ -47,11 +52,12 @@ class Tiled:
       dma_cycles_per_byte: cost of memory traffic.
       adds_per_cycle: additions of partial sums.
       memory_bytes: capacity; None means without limit.
+      energy: what the work costs in joules; None means that it is not known.
 
     Reference:
       "Auto-Split: A General Framework of Collaborative Edge-Cloud AI", KDD 2021
       (arXiv 2108.13041) and its proof of concept (MIT licence), for the equation
-      above and the constants in ``presets``. Deviations, most of them slips of the
+      above and the constants in ``device_presets``. Deviations, most of them slips of the
       proof of concept that are mended here:
 
       * It simulates convolutions alone. Here every layer costs something.
@@ -90,10 +96,11 @@ class Tiled:
     dma_cycles_per_byte: float
     adds_per_cycle: int
     memory_bytes: float | None = None
+    energy: Energy | None = None
 
     def __post_init__(self) -> None:
         owner = f"Tiled({self.name!r})"
-        names = [f.name for f in dataclasses.fields(self) if f.name != "name"]
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("name", "energy")]
         require_positive(owner, {n: getattr(self, n) for n in names})
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -137,34 +144,67 @@ class Tiled:
         cycles = np.asarray(num_bytes, np.float64) * self.dma_cycles_per_byte
         return cycles / self.clock_hz
 
+    def energy_j(
+        self, workloads: WorkloadTable, w_bits: np.ndarray, a_bits: np.ndarray
+    ) -> np.ndarray:
+        """Returns joules, f64[L, Kw, Ka], NaN where unknown; see `Energy.layer_j`."""
+        latency_s = self.latency_s(workloads, w_bits, a_bits)
+        if self.energy is None:
+            return np.full_like(latency_s, np.nan)
+        streamed = dataclasses.replace(
+            workloads, input_elements=self._streamed_inputs(workloads)
+        )
+        dram_bytes = compulsory_bytes(streamed, np.asarray(w_bits), np.asarray(a_bits))
+        return self.energy.layer_j(workloads, w_bits, a_bits, latency_s, dram_bytes=dram_bytes)
+
+    def move_j(self, num_bytes: ArrayLike) -> np.ndarray:
+        """Returns joules to stream ``num_bytes`` through the memory once, NaN where unknown."""
+        move_s = self.move_s(num_bytes)
+        if self.energy is None:
+            return np.full_like(move_s, np.nan)
+        return self.energy.move_j(num_bytes, move_s)
+
+    def _streamed_inputs(self, workloads: WorkloadTable) -> np.ndarray:
+        """Returns i64[L], elements read that are no weights, overlaps of windows included."""
+        tiled = sum(kind.tiles * kind.elements for kind in self._kinds_of_tile(workloads))
+        return _untiled_inputs(workloads) + tiled
+
     def _tile_cycles(
         self, workloads: WorkloadTable, w_bits: np.ndarray, a_bits: np.ndarray
     ) -> np.ndarray:
-        """Returns f64[L, Kw, Ka]: kinds of tile that differ, each times its number.
-
-        Along each axis only the last tile may be smaller, and only the first
-        channels have no partial sums to add to: 2 x 2 x 4 kinds, however many tiles.
-        """
+        """Returns f64[L, Kw, Ka]: kinds of tile that differ, each times its number."""
         passes = -(-mac_bits(w_bits, a_bits) // MAC_BITS)
+        cycles = np.zeros((len(workloads), len(w_bits), len(a_bits)))
+        for kind in self._kinds_of_tile(workloads):
+            dma = self.dma_cycles_per_byte * kind.elements[:, None, None] * a_bits / 8
+            busy = kind.macs[:, None, None] * passes + kind.adds[:, None, None]
+            cycles += kind.tiles[:, None, None] * np.maximum(dma, busy)
+        return cycles
+
+    def _kinds_of_tile(self, workloads: WorkloadTable) -> Iterator[_Tile]:
+        """Yields tiles that differ: along each axis only the last may be smaller.
+
+        Only the first channels have no partial sums to add to: 2 x 2 x 4 kinds,
+        however many tiles.
+        """
         taps = _ceil(workloads.kernel_height, workloads.upsample_height) * _ceil(
             workloads.kernel_width, workloads.upsample_width
         )
         filters = workloads.out_channels // workloads.groups
         filter_tiles = _ceil(filters, self.tile_filters)
         calls = np.where(_has_macs(workloads), workloads.batch * workloads.repeat, 0)
-        cycles = np.zeros((len(workloads), len(w_bits), len(a_bits)))
         for rows in _spans(workloads, "height", self.tile_height):
             for columns in _spans(workloads, "width", self.tile_width):
                 pixels = rows.outputs * columns.outputs
                 macs = taps * _ceil(pixels, self.pixel_lanes) * filter_tiles
                 adds = _ceil(pixels * filters, self.adds_per_cycle)
                 for block in self._channel_blocks(workloads):
-                    elements = rows.window * columns.window * block.channels
-                    dma = self.dma_cycles_per_byte * elements[:, None, None] * a_bits / 8
-                    busy = macs[:, None, None] * passes + (adds * block.accumulates)[:, None, None]
-                    tiles = calls * rows.tiles * columns.tiles * block.tiles
-                    cycles += tiles[:, None, None] * np.maximum(dma, busy)
-        return cycles
+                    yield _Tile(
+                        tiles=calls * rows.tiles * columns.tiles * block.tiles,
+                        elements=rows.window * columns.window * block.channels,
+                        macs=macs,
+                        adds=adds * block.accumulates,
+                    )
 
     def _channel_blocks(self, workloads: WorkloadTable) -> tuple[_ChannelBlock, ...]:
         """Returns the kinds of channel tile: first, middle, last, and left-over groups."""
@@ -185,6 +225,15 @@ class Tiled:
             _ChannelBlock(rounds, last, several),
             _ChannelBlock((left_over > 0).astype(np.int64), left_over * channels, never),
         )
+
+
+class _Tile(NamedTuple):
+    """Tiles of one kind; all i64[L]."""
+
+    tiles: np.ndarray
+    elements: np.ndarray  # of the input, in one tile
+    macs: np.ndarray  # cycles of one tile at up to 8 bits
+    adds: np.ndarray  # cycles of one tile
 
 
 class _Span(NamedTuple):

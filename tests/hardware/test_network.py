@@ -1,4 +1,4 @@
-"""`Network`: seconds for a payload in each direction."""
+"""`Network`: seconds and joules for a payload in each direction."""
 
 import dataclasses
 
@@ -11,6 +11,7 @@ from autosplit.errors import InputError
 from autosplit.hardware.network import Network
 
 LINK = Network(uplink_bits_per_s=8e6, downlink_bits_per_s=16e6)
+RADIO = dataclasses.replace(LINK, uplink_j_per_bit=0.5, downlink_j_per_bit=0.25)
 
 
 def test_rates_apply_to_their_direction():
@@ -42,15 +43,43 @@ def test_arrays_of_payloads(payloads):
     np.testing.assert_allclose(seconds, [LINK.uplink_s(p) for p in payloads])
 
 
+def test_energy_is_per_bit_and_pays_the_overhead():
+    assert RADIO.uplink_j(1000) == 4000
+    assert RADIO.downlink_j(1000) == 2000
+    framed = dataclasses.replace(RADIO, message_overhead_bytes=1000)
+    assert framed.uplink_j(0) == 4000
+    assert framed.downlink_j(0) == 2000
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=5))
+def test_energy_of_arrays_of_payloads_grows_as_their_time(payloads):
+    joules = RADIO.uplink_j(np.array(payloads))
+    np.testing.assert_allclose(joules, RADIO.uplink_s(np.array(payloads)) * 8e6 * 0.5)
+
+
+def test_energy_left_out_is_not_known_in_its_direction_only():
+    sends = dataclasses.replace(LINK, uplink_j_per_bit=0.0)
+    assert sends.uplink_j(5) == 0
+    assert np.isnan(sends.downlink_j(5))
+    assert np.isnan(LINK.uplink_j(np.zeros(3))).tolist() == [True] * 3
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"uplink_bits_per_s": 0.0},
         {"uplink_bits_per_s": float("nan")},
+        {"uplink_bits_per_s": float("inf")},
+        {"downlink_bits_per_s": float("inf")},
+        {"downlink_bits_per_s": float("nan")},
         {"downlink_bits_per_s": -1.0},
         {"downlink_bits_per_s": 0.0},
         {"round_trip_s": -0.1},
+        {"round_trip_s": float("nan")},
         {"message_overhead_bytes": -1},
+        {"message_overhead_bytes": float("inf")},
+        {"uplink_j_per_bit": -1e-9},
+        {"downlink_j_per_bit": float("nan")},
     ],
     ids=str,
 )

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosplit.errors import InputError
-from autosplit.hardware import Roofline
+from autosplit.hardware import Energy, Roofline
+from autosplit.hardware.spec import PoweredDevice
 from autosplit.workload import Workload, tabulate
 
 PLAIN = Roofline(name="plain", macs_per_s=1e9, vector_ops_per_s=2e8, memory_bytes_per_s=3e7)
@@ -80,6 +81,53 @@ def test_rates_left_out_follow_the_eight_bit_rate():
 def test_move_s_takes_arrays_and_numbers():
     np.testing.assert_allclose(PLAIN.move_s(np.array([0, 3e7])), [0, 1])
     assert float(PLAIN.move_s(6e7)) == 2
+
+
+@settings(max_examples=50)
+@given(
+    device=devices,
+    works=st.lists(layers, min_size=1, max_size=4),
+    watts=st.floats(1e-3, 1e3),
+)
+def test_power_alone_is_energy_over_time(device, works, watts):
+    # "Derived: board power over peak rate" is this, for layers that reach the peak.
+    powered = dataclasses.replace(device, energy=Energy(static_w=watts))
+    arguments = (tabulate(works), np.arange(1, 33), np.arange(1, 17))
+    np.testing.assert_allclose(
+        powered.energy_j(*arguments), watts * powered.latency_s(*arguments), rtol=1e-12
+    )
+    np.testing.assert_allclose(powered.move_j([0, 1e6]), watts * powered.move_s([0, 1e6]))
+
+
+@settings(max_examples=50)
+@given(device=devices, works=st.lists(layers, min_size=1, max_size=4))
+def test_energy_never_falls_when_bits_rise(device, works):
+    energy = Energy(mac_j=1e-12, vector_op_j=1e-12, dram_byte_j=1e-10, static_w=0.5)
+    powered = dataclasses.replace(device, energy=energy)
+    found = powered.energy_j(tabulate(works), np.arange(1, 33), np.arange(1, 33))
+    assert found.shape == (len(works), 32, 32)
+    # Sums of equal terms may differ in the last bit.
+    assert np.all(np.diff(found, axis=1) >= -1e-12 * found[:, 1:])
+    assert np.all(np.diff(found, axis=2) >= -1e-12 * found[:, :, 1:])
+
+
+def test_energy_prices_the_same_traffic_as_the_latency():
+    copy = tabulate([Workload(kind="vector", input_elements=600, output_elements=400)])
+    device = dataclasses.replace(PLAIN, energy=Energy(dram_byte_j=1e-10))
+    bits = np.array([1, 4, 8, 16])
+    moved_bytes = device.latency_s(copy, bits[:1], bits) * device.memory_bytes_per_s
+    np.testing.assert_allclose(device.energy_j(copy, bits[:1], bits), moved_bytes * 1e-10)
+    np.testing.assert_allclose(
+        device.move_j(moved_bytes), device.energy_j(copy, bits[:1], bits), rtol=1e-12
+    )
+
+
+def test_energy_left_out_is_not_known():
+    assert isinstance(PLAIN, PoweredDevice)
+    found = PLAIN.energy_j(tabulate([Workload(kind="gemm")] * 2), np.array([4, 8]), np.array([8]))
+    assert found.shape == (2, 2, 1)
+    assert np.isnan(found).all()
+    assert np.isnan(PLAIN.move_j(np.zeros((3, 1)))).tolist() == [[True]] * 3
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosplit.errors import InputError
-from autosplit.hardware import EYERISS, TPU, Tiled
+from autosplit.hardware import EYERISS, TPU, Energy, Tiled
+from autosplit.hardware.spec import PoweredDevice
 from autosplit.workload import Workload, tabulate
 
 SMALL = Tiled(
-    name="small",
-    clock_hz=1.0,
-    tile_height=5,
-    tile_width=3,
-    tile_channels=4,
-    tile_filters=3,
-    macs_per_cycle=24,
-    dma_cycles_per_byte=0.7,
-    adds_per_cycle=2,
-)
+    name="small", clock_hz=1.0, tile_height=5, tile_width=3, tile_channels=4, tile_filters=3,
+    macs_per_cycle=24, dma_cycles_per_byte=0.7, adds_per_cycle=2,
+)  # fmt: skip
 BITS = np.array([1, 2, 4, 8, 9, 16, 32])
 
 
@@ -91,6 +85,23 @@ def looped_seconds(device, work, w_bits, a_bits):
                         busy += math.ceil(height * width * filters / device.adds_per_cycle)
                     cycles += max(dma * channels * in_height * in_width * a_bits / 8, busy)
     return max(cycles, dma * work.output_elements * a_bits / 8) / device.clock_hz
+
+
+def looped_bytes(device, work, w_bits, a_bits):
+    """What `looped_seconds` streams, and the output."""
+    elements = work.input_elements
+    if work.kind != "vector":
+        image = work.in_height * work.in_width * work.in_channels
+        elements = max(0, elements - work.batch * work.repeat * image)
+    calls = 0 if work.kind == "vector" else work.batch * work.repeat
+    rows = [getattr(work, f"{n}_height") for n in ("kernel", "stride", "dilation", "upsample")]
+    columns = [getattr(work, f"{n}_width") for n in ("kernel", "stride", "dilation", "upsample")]
+    for _, height in windows(work.out_height, work.in_height, *rows, device.tile_height):
+        for _, width in windows(work.out_width, work.in_width, *columns, device.tile_width):
+            for channels, _ in channel_tiles(work, device):
+                elements += calls * channels * height * width
+    elements += work.output_elements
+    return (work.weight_elements * w_bits + elements * a_bits) / 8
 
 
 @st.composite
@@ -176,6 +187,51 @@ def test_no_layer_beats_the_peaks(device, work):
     assert latency * slack >= work.macs / device.peak_macs_per_s
     written = max(work.weight_elements, work.output_elements)
     assert latency * slack >= written / device.memory_bytes_per_s
+
+
+@settings(max_examples=60)
+@given(device=devices, work=layers(), w_bits=st.integers(1, 32), a_bits=st.integers(1, 32))
+def test_energy_counts_the_bytes_that_the_latency_streams(device, work, w_bits, a_bits):
+    table, w_bits, a_bits = tabulate([work]), np.array([w_bits]), np.array([a_bits])
+    of_bytes = dataclasses.replace(device, energy=Energy(dram_byte_j=1.0, sram_byte_j=10.0))
+    found = of_bytes.energy_j(table, w_bits, a_bits)[0, 0, 0]
+    assert found == pytest.approx(21 * looped_bytes(device, work, w_bits[0], a_bits[0]))
+    of_macs = dataclasses.replace(
+        device, energy=Energy(mac_j=1.0, mac_16bit_j=1.0, mac_32bit_j=1.0)
+    )
+    assert of_macs.energy_j(table, w_bits, a_bits)[0, 0, 0] == work.macs
+
+
+@settings(max_examples=60)
+@given(works=st.lists(layers(), min_size=1, max_size=4))
+def test_energy_never_falls_when_bits_rise(works):
+    energy = EYERISS.energy_j(tabulate(works), np.arange(1, 33), np.arange(1, 33))
+    assert energy.shape == (len(works), 32, 32)
+    # Sums of equal terms may differ in the last bit.
+    assert np.all(np.diff(energy, axis=1) >= -1e-12 * energy[:, 1:])
+    assert np.all(np.diff(energy, axis=2) >= -1e-12 * energy[:, :, 1:])
+
+
+def test_energy_left_out_is_not_known():
+    assert isinstance(SMALL, PoweredDevice)
+    assert np.isnan(SMALL.energy_j(tabulate([Workload(kind="gemm")]), BITS, BITS)).all()
+    assert np.isnan(SMALL.move_j(1.0))
+
+
+def test_overlapping_windows_cost_their_energy_again():
+    one_by_one = convolution(12, 7, size=56, kernel=1)
+    three_by_three = convolution(12, 7, size=56, kernel=3)
+    bits = np.array([8])
+    device = dataclasses.replace(EYERISS, energy=Energy(dram_byte_j=1.0))
+    plain, overlapping = (
+        float(device.energy_j(tabulate([work]), bits, bits)[0, 0, 0])
+        for work in (one_by_one, three_by_three)
+    )
+    read = one_by_one.input_elements
+    assert plain == read + one_by_one.output_elements + one_by_one.weight_elements
+    # 7 x 4 pixels are read for 5 x 2 of output.
+    overlapping -= three_by_three.output_elements + three_by_three.weight_elements
+    assert overlapping / read == pytest.approx(2.8, rel=0.05)
 
 
 def convolution(channels, filters, size, kernel=3, groups=1, **fields):
