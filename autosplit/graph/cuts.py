@@ -74,30 +74,29 @@ def cut_name(graph: LayerGraph, flags: np.ndarray) -> str:
     return "after " + " + ".join(last)
 
 
-def enumerate_cuts(graph: LayerGraph, limit: int = 4096) -> tuple[Cut, ...]:
+def enumerate_cuts(graph: LayerGraph, limit: int = 4096) -> tuple[tuple[Cut, ...], bool]:
     """Lists candidate cuts, cloud-only first and edge-only last.
 
-    All closed sets are listed where there are at most ``limit``. Otherwise the
-    topological prefixes and the min-cut family: for a ladder of prices, the
-    closed set that minimises crossing elements plus price times MACs on the
-    edge, where a tensor is paid once however many layers read it.
+    All closed sets are listed where there are at most ``limit``, otherwise the
+    topological prefixes: a solver finds the other sets by minimum cuts of its own,
+    which know what a layer and a tensor cost.
 
     Args:
       graph: L layers.
       limit: largest number of closed sets to list.
 
     Returns:
-      Distinct cuts, by number of layers on the edge.
+      Distinct cuts, by number of layers on the edge, and whether these are all.
     """
     count = len(graph.layers)
-    masks = _closed_sets(graph, limit)
-    if masks is None:
-        masks = {(1 << size) - 1 for size in range(count + 1)} | _min_cut_family(graph)
+    closed = _closed_sets(graph, limit)
+    masks = closed or {(1 << size) - 1 for size in range(count + 1)}
     ordered = sorted(masks, key=lambda mask: (mask.bit_count(), mask))
-    return tuple(
+    listed = tuple(
         make_cut(graph, tuple(bool(mask >> index & 1) for index in range(count)))
         for mask in ordered
     )
+    return listed, closed is not None
 
 
 def _closed_sets(graph: LayerGraph, limit: int) -> set[int] | None:
@@ -121,61 +120,3 @@ def _closed_sets(graph: LayerGraph, limit: int) -> set[int] | None:
             found.add(grown)
             frontier.append(grown)
     return found
-
-
-def _min_cut_family(graph: LayerGraph, steps: int = 64) -> set[int]:
-    """Returns the minimisers of crossing elements + price x edge MACs for a ladder of prices."""
-    macs = sum(layer.macs for layer in graph.layers)
-    elements = sum(tensor.size for tensor in graph.tensors)
-    if not macs or not elements:
-        return set()
-    prices = np.concatenate([[0.0], np.geomspace(1e-6, 1e3, steps) * elements / macs])
-    return {_min_cut(graph, float(price)) for price in prices}
-
-
-def _min_cut(graph: LayerGraph, price: float) -> int:
-    """Solves one minimum closed set as a maximum flow.
-
-    Source side = edge. Layer -> sink costs the layer's price on the edge; a
-    tensor is a pair (producer -> tensor: its size; tensor -> consumer: infinite),
-    so it is paid once if any consumer is in the cloud. Consumer -> producer is
-    infinite, which closes the set. The source holds the graph inputs, which
-    would otherwise all go to the cloud: they are paid where a cloud layer reads them.
-    """
-    layers, tensors = graph.layers, graph.tensors
-    source, sink = len(layers) + len(tensors), len(layers) + len(tensors) + 1
-    infinite = sum(t.size for t in tensors) + price * sum(x.macs for x in layers) + 1.0
-    edges: list[tuple[int, int, float]] = []
-    for index, layer in enumerate(layers):
-        edges.append((index, sink, price * layer.macs))
-        for producer in {tensors[t].producer for t in layer.inputs}:
-            if producer >= 0:
-                edges.append((index, producer, infinite))
-    for number, tensor in enumerate(tensors):
-        head = tensor.producer if tensor.producer >= 0 else source
-        vertex = len(layers) + number
-        edges.append((head, vertex, float(tensor.size)))
-        edges.extend((vertex, consumer, infinite) for consumer in tensor.consumers)
-        if tensor.is_output:
-            edges.append((vertex, sink, infinite))
-    reachable = _source_side(edges, source, sink)
-    return sum(1 << index for index in range(len(layers)) if index in reachable)
-
-
-def _source_side(edges: list[tuple[int, int, float]], source: int, sink: int) -> set[int]:
-    """Returns the source side of a minimum cut (SciPy's maximum flow on scaled integers)."""
-    from scipy.sparse import csr_array  # slow to import, seldom needed
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-
-    heads, tails, capacities = (np.array(column) for column in zip(*edges, strict=True))
-    scale = (2**30 - 1) / capacities.max()
-    integers = np.ceil(capacities * scale).astype(np.int32)
-    size = sink + 1
-    matrix = csr_array((integers, (heads, tails)), shape=(size, size))
-    matrix.sum_duplicates()
-    flow = maximum_flow(matrix, source, sink).flow
-    residual = csr_array(matrix - flow)
-    residual.data = np.maximum(residual.data, 0)
-    residual.eliminate_zeros()
-    order = breadth_first_order(residual, source, return_predecessors=False)
-    return set(order.tolist())

@@ -231,7 +231,7 @@ class LayerGraph:
 
         See `autosplit.graph.cuts.enumerate_cuts`.
         """
-        return cuts.enumerate_cuts(self, limit=limit)
+        return cuts.enumerate_cuts(self, limit=limit)[0]
 
     def summary(self) -> str:
         """Returns a table of the layers: kind, output shape, MACs, weights."""

@@ -13,7 +13,7 @@ import PIL.Image
 from autosplit.errors import CalibrationError, InputError
 from autosplit.profiling.table import InputEncoding
 
-JPEG_QUALITIES = (95, 90, 75, 50)
+JPEG_QUALITIES = (95, 90, 80, 75, 60, 50)
 
 
 def encodings(

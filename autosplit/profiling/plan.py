@@ -14,7 +14,7 @@ from autosplit.workload import FLOAT_BITS
 __all__ = ["FLOAT_BITS", "SplitPlan", "plan_from_json", "plan_to_json"]
 
 KIND = "autosplit.plan"
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,16 @@ class SplitPlan:
       cut_name: where the graph is cut, in words.
       on_edge: L flags.
       crosses: T flags, the tensors that are sent.
-      encoding: ``"packed"``, or the name of an `InputEncoding` for cloud-only.
+      encoding: ``"packed"``; ``"plain"`` where tensors are sent as unquantized numbers (a
+        baseline); or the name of an `InputEncoding` for cloud-only.
       w_bits: L bit-widths, `FLOAT_BITS` where not quantized (cloud, no weight).
       a_bits: T bit-widths, likewise.
       weight_ratio: L clip ratios (1.0 where not quantized).
       activation_low, activation_high: T clips (0.0 where not quantized).
       edge_s, pack_s, uplink_s, unpack_s, cloud_s, downlink_s, round_trip_s: predicted.
       uplink_bytes, downlink_bytes: payload of request and response.
+      edge_j, pack_j, uplink_j, downlink_j: predicted energy of the edge device: its
+        layers, packing (or encoding), sending and receiving; None where not known.
       edge_weight_bytes: packed weights on the edge.
       edge_activation_bytes: the largest activation on the edge (the paper's max).
       quant_mse: sum of the tensor-local errors on the edge.
@@ -44,8 +47,9 @@ class SplitPlan:
         measured (predicted_output_error is 0.0 and means nothing then).
       output_error: the same measured end to end on calibration data; None until
         `autosplit.measure` has run.
-      lower_bound_s: proven lower bound on the latency of any plan within the
-        same budgets; equal to latency_s when the plan is optimal.
+      lower_bound: proven lower bound on the objective (seconds of latency, unless the
+        solver was asked for another) of any plan within the same budgets; equal to the
+        plan's own where it is optimal.
       reason: why the plan is feasible, or which constraint it breaks.
       feasible: within all constraints that were asked for.
     """
@@ -74,9 +78,13 @@ class SplitPlan:
     edge_activation_bytes: int
     quant_mse: float
     predicted_output_error: float
+    edge_j: float | None = None
+    pack_j: float | None = None
+    uplink_j: float | None = None
+    downlink_j: float | None = None
     error_is_predicted: bool = True
     output_error: float | None = None
-    lower_bound_s: float = 0.0
+    lower_bound: float = 0.0
     reason: str = ""
     feasible: bool = True
 
@@ -85,6 +93,12 @@ class SplitPlan:
         """End-to-end seconds: all stages one after the other."""
         compute = self.edge_s + self.pack_s + self.unpack_s + self.cloud_s
         return compute + self.uplink_s + self.downlink_s + self.round_trip_s
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of the edge device for one inference; None where a part is not known."""
+        parts = (self.edge_j, self.pack_j, self.uplink_j, self.downlink_j)
+        return None if None in parts else sum(part for part in parts if part is not None)
 
     @property
     def edge_memory_bytes(self) -> int:

@@ -14,9 +14,11 @@ import numpy as np
 from autosplit.errors import ArtefactError
 from autosplit.files import write_bytes
 from autosplit.hardware import Network
-from autosplit.profiling.table import InputEncoding, Profile
+from autosplit.profiling.table import InputEncoding, Profile, Unquantized
 
-VERSION = 1
+VERSION = 2
+UNQUANTIZED = "unquantized."
+UNQUANTIZED_ARRAYS = tuple(f.name for f in dataclasses.fields(Unquantized) if f.name != "bits")
 
 
 def save_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
@@ -32,6 +34,9 @@ def save_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
         value = getattr(profile, field.name)
         if isinstance(value, np.ndarray):
             arrays[field.name] = value
+        elif field.name == "unquantized":
+            about["unquantized_bits"] = value.bits
+            arrays |= {f"{UNQUANTIZED}{name}": getattr(value, name) for name in UNQUANTIZED_ARRAYS}
         elif field.name == "network":
             about[field.name] = dataclasses.asdict(value)
         elif field.name == "input_encodings":
@@ -55,6 +60,8 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
         about = json.loads(str(arrays.pop("about")))
         if about.pop("version") != VERSION:
             raise ArtefactError(f"{path} has another format version. Profile the graph again.")
+        wide = {name: arrays.pop(f"{UNQUANTIZED}{name}") for name in UNQUANTIZED_ARRAYS}
+        about["unquantized"] = Unquantized(bits=about.pop("unquantized_bits"), **wide)
         about["network"] = Network(**about["network"])
         about["input_encodings"] = tuple(InputEncoding(**e) for e in about["input_encodings"])
         lists = {name: tuple(value) for name, value in about.items() if isinstance(value, list)}

@@ -19,6 +19,8 @@ class InputEncoding:
       lossless: False where the decoded input differs from the original.
       encode_s: measured on the machine that profiled (not on the edge device).
       decode_s: likewise.
+      encode_j: energy of reading the pixels and writing the code on the edge device; the
+        arithmetic of the coder is not counted. NaN where the device states no energy.
     """
 
     name: str
@@ -26,6 +28,30 @@ class InputEncoding:
     lossless: bool
     encode_s: float = 0.0
     decode_s: float = 0.0
+    encode_j: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unquantized:
+    """What layers and tensors cost on the edge where they are not quantized.
+
+    Baselines that know no bit-widths run so. Its error counts as none.
+
+    Attributes:
+      bits: of weights and activations, 16 as in Auto-Split's experiments.
+      latency_s, energy_j: f64[L].
+      weight_bytes: i64[L]; tensor_bytes: i64[T], graph inputs and integers as in the profile.
+      pack_s, unpack_s, pack_j: f64[T].
+    """
+
+    bits: int
+    latency_s: np.ndarray
+    energy_j: np.ndarray
+    weight_bytes: np.ndarray
+    tensor_bytes: np.ndarray
+    pack_s: np.ndarray
+    unpack_s: np.ndarray
+    pack_j: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +85,11 @@ class Profile:
       float_bytes: i64[T], size as it is computed (float32: 4 bytes an element).
       edge_latency_s: f64[L, K, K], layer by weight bits by activation bits (the
         widest tensor that the layer reads or writes).
+      edge_energy_j: f64[L, K, K], as edge_latency_s; NaN where the device states no energy.
       cloud_latency_s: f64[L], at the cloud's own bits.
       pack_s: f64[T, K] on the edge; unpack_s: f64[T, K] in the cloud.
+      pack_j: f64[T, K] on the edge; NaN where the device states no energy.
+      unquantized: the edge without quantization.
       producer: i64[T], layer that writes the tensor; -1 for graph inputs.
       reads: bool[L, T], layer reads tensor.
       is_output: bool[T], tensor is an output of the graph.
@@ -68,6 +97,8 @@ class Profile:
       crosses: bool[C, T], tensor is sent. A graph output made on the edge is sent
         too, except at the edge-only cut, where nothing is.
       cut_names: str[C].
+      open_cuts: the listed cuts are not all that the topology allows, and a solver may
+        take another; False where all are listed or only these are wanted.
       response_bytes: size of the float outputs that the cloud returns.
       input_encodings: the prices of cloud-only.
       network, edge_name, cloud_name: what the times were computed for.
@@ -92,15 +123,19 @@ class Profile:
     tensor_bytes: np.ndarray
     float_bytes: np.ndarray
     edge_latency_s: np.ndarray
+    edge_energy_j: np.ndarray
     cloud_latency_s: np.ndarray
     pack_s: np.ndarray
     unpack_s: np.ndarray
+    pack_j: np.ndarray
+    unquantized: Unquantized
     producer: np.ndarray
     reads: np.ndarray
     is_output: np.ndarray
     on_edge: np.ndarray
     crosses: np.ndarray
     cut_names: tuple[str, ...]
+    open_cuts: bool
     response_bytes: int
     input_encodings: tuple[InputEncoding, ...]
     network: Network

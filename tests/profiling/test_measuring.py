@@ -12,7 +12,7 @@ import autosplit
 from autosplit.errors import CalibrationError, InputError
 from autosplit.graph import trace
 from autosplit.hardware import EYERISS, TPU
-from autosplit.profiling.measuring import layer_latency_s
+from autosplit.profiling.pricing import layer_latency_s
 from autosplit.quant.packing import packed_bytes
 from autosplit.solvers.charging import price
 from autosplit.workload import tabulate
@@ -30,10 +30,10 @@ class TestForm:
             (bits,): "bits",
             (layers,): "macs has_weight weight_gain weight_group cloud_latency_s",
             (layers, bits): "weight_error weight_ratio weight_bytes",
-            (layers, bits, bits): "edge_latency_s",
+            (layers, bits, bits): "edge_latency_s edge_energy_j",
             (tensors,): "activation_gain float_bytes producer is_output",
             (tensors, bits): "activation_error activation_low activation_high tensor_bytes pack_s "
-            "unpack_s",
+            "unpack_s pack_j",
             (layers, tensors): "reads",
             (cuts, layers): "on_edge",
             (cuts, tensors): "crosses",

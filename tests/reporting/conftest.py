@@ -10,7 +10,7 @@ import pytest
 
 from autosplit.hardware.network import Network
 from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
-from autosplit.profiling.table import InputEncoding, Profile
+from autosplit.profiling.table import InputEncoding, Profile, Unquantized
 from autosplit.reporting import Accuracy, Photograph, ReportData
 from autosplit.solvers.constraints import Constraints, judge
 
@@ -31,6 +31,11 @@ def profile() -> Profile:
     crosses[-1] = False
     activation_error = np.outer(np.ones(tensors), [0.1, 0.01, 1e-4])
     activation_error[0] = 0
+    unquantized = Unquantized(
+        bits=16, latency_s=np.full(layers, 8e-3), energy_j=np.full(layers, 4e-3),
+        weight_bytes=2 * weights, tensor_bytes=2 * sizes, pack_s=np.full(tensors, 2e-4),
+        unpack_s=np.full(tensors, 2e-5), pack_j=np.full(tensors, 2e-6),
+    )
     return Profile(
         fingerprint="f00d", clipping="mse", bits=BITS,
         layer_names=tuple(f"block.{i}.conv" for i in range(layers)),
@@ -43,11 +48,12 @@ def profile() -> Profile:
         activation_gain=np.ones(tensors), activation_low=np.zeros((tensors, 3)),
         activation_high=np.ones((tensors, 3)), tensor_bytes=np.outer(sizes, BITS) // 8,
         float_bytes=sizes * 4, edge_latency_s=np.full((layers, 3, 3), 4e-3),
+        edge_energy_j=np.full((layers, 3, 3), 2e-3), pack_j=np.full((tensors, 3), 1e-6),
         cloud_latency_s=np.full(layers, 1e-4), pack_s=np.full((tensors, 3), 1e-4),
-        unpack_s=np.full((tensors, 3), 1e-5), producer=writes, reads=reads,
+        unpack_s=np.full((tensors, 3), 1e-5), unquantized=unquantized, producer=writes, reads=reads,
         is_output=np.arange(tensors) == layers, on_edge=on_edge, crosses=crosses,
         cut_names=("cloud-only", *(f"after block.{i}.conv" for i in range(layers - 1)),
-                   "edge-only"),
+                   "edge-only"), open_cuts=False,
         response_bytes=4_000,
         input_encodings=(InputEncoding(name="raw", payload_bytes=150_528, lossless=True),),
         network=Network(uplink_bits_per_s=3e6, name="3 Mbit/s"),
@@ -86,7 +92,7 @@ def make_plan(label: str, edge_layers: int, edge_ms: float, uplink_bytes: float,
 @pytest.fixture
 def chosen() -> SplitPlan:
     """Return the plan that is split and run."""
-    return make_plan("auto-split", 3, 15.0, 5_000, output_error=0.011, lower_bound_s=0.052)
+    return make_plan("auto-split", 3, 15.0, 5_000, output_error=0.011, lower_bound=0.052)
 
 
 @pytest.fixture
