@@ -4,7 +4,7 @@
 graph   = autosplit.trace(apply_fn, params, images)
 profile = autosplit.profile(graph, params, calibration, edge=EYERISS, cloud=TPU, network=network)
 plans   = autosplit.solve(profile, Constraints(memory_bytes=4 * MIB, output_error=0.01))
-split   = autosplit.split(graph, params, plans.fastest)
+split   = autosplit.split(graph, params, plans.best_split)
 outputs = split.cloud(split.edge(images))
 ```
 """
@@ -17,7 +17,7 @@ from autosplit.hardware import Network
 from autosplit.profiling.measuring import profile
 from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
-from autosplit.solvers import Constraints, Plans, solve
+from autosplit.solvers import Constraints, Objective, Plans, solve
 from autosplit.tuning import measure, solve_measured
 
 KIB = 1024
@@ -30,6 +30,7 @@ __all__ = [
     "Cut",
     "LayerGraph",
     "Network",
+    "Objective",
     "Plans",
     "Profile",
     "Split",

@@ -71,11 +71,16 @@ def split(
     """
     if isinstance(plan, SplitPlan):
         check_plan(graph, plan)
+        if plan.encoding == "plain":
+            raise InputError(
+                f"The plan {plan.label!r} is a baseline that sends unquantized numbers; it is "
+                "priced for comparison only. Take a packed plan, or pass a Cut to run in float."
+            )
         if plan.encoding not in _ENCODINGS:
             raise InputError(
                 f"The plan {plan.label!r} sends the inputs as {plan.encoding}, which is no split: "
                 "compress them on the camera and run the function in the cloud, or take "
-                "plans.fastest_split."
+                "plans.best_split."
             )
     name = plan.cut_name if isinstance(plan, SplitPlan) else plan.name
     cut = make_cut(graph, plan.on_edge, name)

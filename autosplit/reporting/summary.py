@@ -30,6 +30,7 @@ CONSTRAINTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "output_error": ("output error", format_error),
     "quant_mse": ("quant_mse on the edge", format_number),
     "latency_s": ("latency", format_ms),
+    "energy_j": ("energy of the edge device", lambda joules: f"{format_number(joules * 1e3)} mJ"),
 }
 """Title and way to write the value of each constraint."""
 
@@ -216,14 +217,14 @@ def _share(accuracy: Accuracy) -> str:
 def certificate(data: ReportData) -> str:
     """Says how far the chosen plan can be from the best possible one."""
     plan = data.chosen
-    if plan.lower_bound_s <= 0:
+    if plan.lower_bound <= 0:
         return "No lower bound was proven, so a faster plan within the same budgets may exist."
     scope = ("By proof no plan of this profile within the same budgets (latency and error as they "
              "are predicted) takes less than")
-    bound = f"{scope} {format_ms(plan.lower_bound_s)}"
-    if within(plan.latency_s, plan.lower_bound_s):
+    bound = f"{scope} {format_ms(plan.lower_bound)}"
+    if within(plan.latency_s, plan.lower_bound):
         return f"{bound}. The chosen plan takes just that: it is optimal."
-    gap = format_percent(plan.latency_s / plan.lower_bound_s - 1)
+    gap = format_percent(plan.latency_s / plan.lower_bound - 1)
     return (f"{bound}; the chosen one takes {format_ms(plan.latency_s)}, at most {gap} more than "
             "the best possible.")
 

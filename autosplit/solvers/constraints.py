@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from autosplit.errors import InputError
 from autosplit.profiling.plan import SplitPlan
@@ -25,6 +26,7 @@ class Constraints:
         where a plan has been measured, otherwise the predicted one.
       quant_mse: sum of the tensor-local errors on the edge (the paper's budget).
       latency_s: end to end, above 0.
+      energy_j: of the edge device for one inference, above 0.
 
     Raises:
       InputError: a limit is no number, NaN or out of its range.
@@ -34,6 +36,7 @@ class Constraints:
     output_error: float | None = None
     quant_mse: float | None = None
     latency_s: float | None = None
+    energy_j: float | None = None
 
     def __post_init__(self) -> None:
         for name, limit in self.limits().items():
@@ -44,8 +47,10 @@ class Constraints:
             raise InputError(
                 f"Constraints.memory_bytes is {self.memory_bytes}; expected 0 or more bytes."
             )
-        if self.latency_s is not None and self.latency_s <= 0:
-            raise InputError(f"Constraints.latency_s is {self.latency_s}; expected above 0 s.")
+        for name, unit in (("latency_s", "s"), ("energy_j", "J")):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise InputError(f"Constraints.{name} is {limit}; expected above 0 {unit}.")
 
     def limits(self) -> dict[str, float]:
         """Returns the limits that are set, by name."""
@@ -68,16 +73,23 @@ def costs(plan: SplitPlan) -> dict[str, float | None]:
         "output_error": known_error(plan),
         "quant_mse": plan.quant_mse,
         "latency_s": plan.latency_s,
+        "energy_j": plan.energy_j,
     }
 
 
-def within(value: float, limit: float) -> bool:
-    """Returns whether ``value`` is at most ``limit``, up to rounding.
+def within(value: Any, limit: float) -> Any:
+    """Returns whether ``value`` (or each of an array) is at most ``limit``, up to rounding.
 
     >>> within(0.1 + 0.2, 0.3), within(2, 1)
     (True, False)
     """
     return value <= limit + ROUNDING * abs(limit)
+
+
+_UNKNOWN = {
+    "output_error": "not predicted for a lossy encoding; measure the plan first",
+    "energy_j": "not known; profile with a device and a network that state their energy",
+}
 
 
 def violations(plan: SplitPlan, constraints: Constraints) -> dict[str, str]:
@@ -87,7 +99,7 @@ def violations(plan: SplitPlan, constraints: Constraints) -> dict[str, str]:
     for name, limit in constraints.limits().items():
         value = spent[name]
         if value is None:
-            broken[name] = f"{name}: not predicted for a lossy encoding; measure the plan first"
+            broken[name] = f"{name}: {_UNKNOWN[name]}"
         elif not within(value, limit):
             broken[name] = f"{name}: {value:.6g} exceeds {limit:.6g} by {value - limit:.6g}"
     return broken

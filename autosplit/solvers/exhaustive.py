@@ -20,6 +20,7 @@ from autosplit.solvers.charging import (
     runs_some,
 )
 from autosplit.solvers.constraints import Constraints, within
+from autosplit.solvers.objective import Objective
 
 MAX_ASSIGNMENTS = 2_000_000
 
@@ -33,6 +34,7 @@ class Assignments:
 
     cut: int
     level_bytes: int
+    top: int
     w_index: np.ndarray
     a_index: np.ndarray
     charges: Charges
@@ -45,14 +47,20 @@ def enumerate_assignments(profile: Profile) -> Iterator[Assignments]:
       InputError: a cut may have more than `MAX_ASSIGNMENTS` at one level.
     """
     _check_size(profile)
+    free = chooses_bits(profile)
     for cut in np.flatnonzero(runs_some(profile)):
         on_edge = np.flatnonzero(edge_tensors(profile)[cut])
-        for level in np.unique(profile.tensor_bytes[on_edge]):
-            caps = [max((k for k in range(len(profile.bits))
-                         if profile.tensor_bytes[t, k] <= level), default=-1) for t in on_edge]
-            if min(caps) >= 0:
-                yield _enumerate(profile, int(cut), int(level), dict(zip(on_edge, caps,
-                                                                         strict=True)))
+        seen = set()
+        # Where no tensor has a choice, the widest top stands for all.
+        tops = range(0 if free[on_edge].any() else len(profile.bits) - 1, len(profile.bits))
+        for level in np.unique(np.append(profile.tensor_bytes[on_edge[free[on_edge]]], 0)):
+            for top in tops:
+                caps = [max((k for k in range(top + 1) if profile.tensor_bytes[t, k] <= level),
+                            default=-1) if free[t] else len(profile.bits) - 1 for t in on_edge]
+                if min(caps) >= 0 and tuple(caps) not in seen:
+                    seen.add(tuple(caps))
+                    yield _enumerate(profile, int(cut), int(level), top,
+                                     dict(zip(on_edge, caps, strict=True)))
 
 
 def _check_size(profile: Profile) -> None:
@@ -64,7 +72,8 @@ def _check_size(profile: Profile) -> None:
                          f"most {MAX_ASSIGNMENTS}. Use solve.")
 
 
-def _enumerate(profile: Profile, cut: int, level: int, caps: dict[int, int]) -> Assignments:
+def _enumerate(profile: Profile, cut: int, level: int, top: int,
+               caps: dict[int, int]) -> Assignments:
     last = len(profile.bits) - 1
     free = chooses_bits(profile)
     sent = [t for t in caps if profile.crosses[cut, t] and free[t]]
@@ -81,19 +90,25 @@ def _enumerate(profile: Profile, cut: int, level: int, caps: dict[int, int]) -> 
         a_index[:, tensor] = cap if free[tensor] else last
     for column, tensor in enumerate(sent):
         a_index[:, tensor] = rows[:, len(groups) + column]
-    return Assignments(cut=cut, level_bytes=level, w_index=w_index, a_index=a_index,
+    return Assignments(cut=cut, level_bytes=level, top=top, w_index=w_index, a_index=a_index,
                        charges=charge(profile, cut, w_index, a_index))
 
 
-def fastest_by_enumeration(profile: Profile, constraints: Constraints) -> SplitPlan | None:
-    """Returns the fastest plan with a layer on the edge within the constraints, if any."""
-    best, best_s = None, np.inf
+def fastest_by_enumeration(profile: Profile, constraints: Constraints,
+                           objective: Objective | None = None) -> SplitPlan | None:
+    """Returns the cheapest plan with a layer on the edge within the constraints, if any.
+
+    Args:
+      objective: what a cost is; the latency by default.
+    """
+    objective = Objective() if objective is None else objective
+    best, least = None, np.inf
     for block in enumerate_assignments(profile):
         keeps = _keeps(block.charges, constraints)
-        latency_s = np.where(keeps, block.charges.latency_s, np.inf)
-        index = int(latency_s.argmin())
-        if latency_s[index] < best_s:
-            best, best_s = (block.cut, block.w_index[index], block.a_index[index]), latency_s[index]
+        cost = np.where(keeps, objective.cost(block.charges), np.inf)
+        index = int(cost.argmin())
+        if cost[index] < least:
+            best, least = (block.cut, block.w_index[index], block.a_index[index]), cost[index]
     if best is None:
         return None
     cut, w_index, a_index = best
@@ -102,13 +117,8 @@ def fastest_by_enumeration(profile: Profile, constraints: Constraints) -> SplitP
 
 
 def _keeps(charges: Charges, constraints: Constraints) -> np.ndarray:
-    spent = {
-        "memory_bytes": charges.edge_weight_bytes + charges.edge_activation_bytes,
-        "output_error": charges.predicted_output_error,
-        "quant_mse": charges.quant_mse,
-        "latency_s": charges.latency_s,
-    }
     keeps = np.ones(charges.latency_s.shape, dtype=bool)
+    spent = charges.costs()
     for name, limit in constraints.limits().items():
         keeps &= within(spent[name], limit)
     return keeps

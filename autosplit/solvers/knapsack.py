@@ -79,6 +79,8 @@ def solve_reduced(reduced: Reduced, dual: Dual, upper: float,
         if value < threshold(upper):
             best, best_cost = options, value
     weights = _weights(dual, ray)
+    if dual.bound < threshold(best_cost):
+        weights = np.concatenate([weights, _probe(reduced, best_cost)])
     lower_bound, width = dual.bound, FIRST_LABELS
     while lower_bound < threshold(best_cost):
         labels = Labels(cost, resources, budgets, weights, best_cost, min(width, max_labels))
@@ -116,6 +118,25 @@ def _weights(dual: Dual, ray: np.ndarray | None) -> np.ndarray:
     """Returns f64[P, 1+R]: weights of cost and resources, for bounds and completions."""
     weights = np.insert(dual.tried, 0, 1.0, axis=1)
     return weights if ray is None else np.concatenate([weights, np.append(0.0, ray)[None]])
+
+
+def _probe(reduced: Reduced, upper: float) -> np.ndarray:
+    """Returns f64[P, 1+R]: weights that are best once the coarsest item is decided.
+
+    The item whose cost varies most makes the steps that the dual cuts across. Where it
+    is the only one whose cost varies at all, what is left is a question of fitting.
+    """
+    cost = reduced.cost
+    finite = np.isfinite(cost)
+    coarsest = (np.where(finite, cost, -np.inf).max(axis=1) - cost.min(axis=1)).argmax()
+    rows = []
+    for option in np.flatnonzero(finite[coarsest]):
+        decided = cost.copy()
+        decided[coarsest] = np.inf
+        decided[coarsest, option] = cost[coarsest, option]
+        dual = maximise_dual(decided, reduced.resources, reduced.budgets, stop_above=upper)
+        rows.append(np.append(float(math.isfinite(dual.bound)), dual.multipliers))
+    return np.array(rows)
 
 
 def _total(cost: np.ndarray, options: np.ndarray) -> float:

@@ -65,12 +65,17 @@ class _Line(NamedTuple):
 
 @dataclasses.dataclass
 class _Climb:
-    """One maximisation: its inputs and what it has met."""
+    """One maximisation: its inputs and what it has met.
+
+    ``hint`` f64[R] are multipliers to search around, 0 where there is none; ``start``
+    f64[R] says how large a multiplier typically is.
+    """
 
     cost: np.ndarray
     resources: np.ndarray
     budgets: np.ndarray
     start: np.ndarray
+    hint: np.ndarray
     stop_above: float
     met: list[tuple[float, tuple[float, ...]]] = dataclasses.field(default_factory=list)
     choice: np.ndarray | None = None
@@ -78,7 +83,7 @@ class _Climb:
 
 
 def maximise_dual(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
-                  stop_above: float = math.inf) -> Dual:
+                  stop_above: float = math.inf, hint: np.ndarray | None = None) -> Dual:
     """Climbs the dual to its maximum.
 
     Args:
@@ -86,6 +91,7 @@ def maximise_dual(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
       resources: f64[R, I, K], 0 or more and finite.
       budgets: f64[R], finite.
       stop_above: stop as soon as the bound reaches it.
+      hint: f64[R], multipliers of a similar problem.
 
     Returns:
       The bound, its multipliers and the cheapest feasible choice met.
@@ -102,8 +108,10 @@ def maximise_dual(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarray,
     dearest = np.where(finite, cost, -np.inf).max(axis=1)
     ceiling = float(dearest.sum() + TOLERANCE * np.abs(dearest).sum())
     enough = min(stop_above, math.nextafter(ceiling, math.inf))
-    climb = _Climb(cost, resources, budgets, unit, enough)
-    _climb(climb, len(budgets), np.zeros(len(budgets)))
+    hint = np.zeros(len(budgets)) if hint is None else hint
+    climb = _Climb(cost, resources, budgets, unit, hint, enough)
+    if not hint.any() or _evaluate(climb, hint)[0] < enough:
+        _climb(climb, len(budgets), np.zeros(len(budgets)))
     climb.met.sort(key=lambda pair: -pair[0])
     tried = np.array([multipliers for _, multipliers in climb.met[:TRIED]])
     # Every choice costs less than the ceiling, so a bound above it leaves none.
@@ -127,7 +135,8 @@ def proves_infeasible(cost: np.ndarray, resources: np.ndarray, budgets: np.ndarr
 
 def _evaluate(climb: _Climb, multipliers: np.ndarray) -> tuple[float, np.ndarray]:
     """Returns q and the excess (resources used less budgets) of one minimiser."""
-    priced = climb.cost + np.tensordot(multipliers, climb.resources, axes=1)
+    resources = climb.resources.reshape(len(multipliers), climb.cost.size)
+    priced = climb.cost + (multipliers @ resources).reshape(climb.cost.shape)
     choice = priced.argmin(axis=1)
     items = np.arange(len(choice))
     excess = climb.resources[:, items, choice].sum(axis=1) - climb.budgets
@@ -154,18 +163,36 @@ def _climb(climb: _Climb, dims: int, multipliers: np.ndarray) -> tuple[float, np
         point[axis] = multiplier
         return _Line(multiplier, *_climb(climb, axis, point))
 
-    left = at(0.0)
+    left, right = _bracket(climb, axis, at)
     if left.slope[axis] <= 0 or _stop(climb, left.value):
         return left.value, left.slope
-    right = at(float(climb.start[axis]))
+    if right.slope[axis] > 0:
+        return right.value, right.slope
+    return _intersect(climb, axis, left, right, at)
+
+
+def _bracket(climb: _Climb, axis: int, at: Callable[[float], _Line]) -> tuple[_Line, _Line]:
+    """Returns lines left and right of the maximum; the same twice where one settles it."""
+    hint, step = float(climb.hint[axis]), 2.0
+    left = right = at(hint)
+    while hint > 0 and right.slope[axis] <= 0 and left.slope[axis] <= 0:
+        if _stop(climb, left.value) or left.where == 0:
+            return left, left
+        right = left
+        left = at(right.where / step if right.where * 8 > hint else 0.0)
+    if left.slope[axis] <= 0 or _stop(climb, left.value):
+        return left, left
+    if right.slope[axis] <= 0:
+        return left, right
+    if hint == 0:
+        right, step = at(float(climb.start[axis])), 8.0
     while right.slope[axis] > 0 and not _stop(climb, right.value):
         left = right
         if left.where > LARGEST_MULTIPLIER * climb.start[axis]:
             break
-        right = at(left.where * 8)
-    if right.slope[axis] > 0:
-        return right.value, right.slope
-    return _intersect(climb, axis, left, right, at)
+        right = at(left.where * step)
+        step = 8.0
+    return left, right
 
 
 def _stop(climb: _Climb, value: float) -> bool:

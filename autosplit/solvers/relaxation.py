@@ -1,156 +1,145 @@
 """Relaxation: Lagrangian bounds on all cuts and levels at once.
 
-For scale mu and multipliers lambda, every subproblem n = (cut, level) has
+For scale mu and multipliers lambda, every subproblem n = (cut, range of levels) has
 
-    q_n(mu, lambda) = min over its choices of (mu latency + lambda . use),
+    q_n(mu, lambda) = min over its choices of (mu cost + lambda . use),
 
 which does not depend on the budgets. mu = 1 gives the bound
-``q_n - lambda . budgets`` on the latency, for any budgets; mu = 0 with a positive
+``q_n - lambda . budgets`` on the cost, for any budgets; mu = 0 with a positive
 difference proves that n cannot keep them. So one pool of multipliers serves every
-budget of a Pareto ladder, and every multiplier found for one subproblem bounds all.
+budget of a Pareto front, and every multiplier found for one subproblem bounds all.
 """
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
-from autosplit.solvers.subproblem import Tables
+from autosplit.solvers.bands import Bands
+from autosplit.solvers.tables import MEMORY, RESOURCES, TABLED, Tables
 
-ROUNDING = 1e-12
+ROUNDING = 1e-11
+"""Relative rounding of sums over layers, taken off every bound."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """The P edge layers of a cut whose widest tensor may be a crossing one.
-
-    Attributes:
-      cut, layer: i64[P], sorted by cut.
-      low: i64[P, A], least index of the layer's widest tensor (crossing ones at 0).
-      starts: first pair of each cut in ``cuts``.
-    """
-
-    cut: np.ndarray
-    layer: np.ndarray
-    low: np.ndarray
-    starts: np.ndarray
-    cuts: np.ndarray
+ROWS_AT_ONCE = 16
 
 
 class Relaxation:
-    """The pool of multipliers and the values q of all valid (cut, level).
+    """The pool of multipliers and the values q of all subproblems.
 
     Attributes:
-      cut, level: i64[N], the subproblems; wide levels first.
-      size: f64[N], the level in bytes.
+      cut: i64[N], the subproblems; wide levels first.
+      first, last: i64[N], the widest and the narrowest level in their range.
+      size: f64[N], the narrowest level in bytes.
     """
 
     def __init__(self, tables: Tables):
         self.tables = tables
-        level, cut = np.nonzero(tables.valid.T)
-        self.cut, self.level = cut, level
-        self.size = tables.levels[level].astype(np.float64)
-        caps = np.concatenate([tables.caps, np.full((1, tables.caps.shape[1]), -1)])
-        self._high = np.maximum(caps[tables.touched].max(axis=1), 0)
-        self._pairs = _coupled_pairs(tables, caps, self._high)
+        self.bands = Bands(tables)
+        self.cut, self.first, self.last = self.bands.cut, self.bands.first, self.bands.last
+        self.size = tables.activation_bytes(self.cut, self.last).astype(np.float64)
         self._bytes_owner = _owners(tables.profile.weight_group)
         self.scale = np.zeros(0)
-        self.multipliers = np.zeros((0, 3))
-        self.values = np.zeros((0, len(cut)))
+        self.multipliers = np.zeros((0, len(RESOURCES)))
+        self._values = np.zeros((0, len(self.cut)))
         self.add(*_first_multipliers(tables))
 
     def add(self, scale: np.ndarray, multipliers: np.ndarray) -> None:
-        """Adds P multipliers: scale f64[P] of 0 or 1, multipliers f64[P, 3]."""
-        values = np.stack([self._evaluate(mu, point)
-                           for mu, point in zip(scale, multipliers, strict=True)])
+        """Adds P multipliers: scale f64[P] of 0 or 1, multipliers f64[P, 5]."""
+        start, end = len(self.scale), len(self.scale) + len(scale)
+        if end > len(self._values):
+            more = np.empty((max(start, end - len(self._values)), len(self.cut)))
+            self._values = np.concatenate([self._values, more])
+        for row, (mu, point) in enumerate(zip(scale, multipliers, strict=True), start):
+            values = self._evaluate(mu, point)
+            values -= ROUNDING * np.abs(values)
+            self._values[row] = values + point[MEMORY] * self.size
         self.scale = np.append(self.scale, scale)
         self.multipliers = np.concatenate([self.multipliers, multipliers])
-        self.values = np.concatenate([self.values, values])
 
-    def least_use(self) -> np.ndarray:
-        """Returns f64[N, 3]: the least use of each resource (bytes with the level)."""
-        return np.stack([self._evaluate(0.0, ray) for ray in np.eye(3)], axis=1) + np.stack(
-            [0 * self.size, 0 * self.size, self.size], axis=1)
+    def least_use(self, resource: int) -> np.ndarray:
+        """Returns f64[N]: the least use of a resource (of memory with the level's bytes)."""
+        least = self._evaluate(0.0, np.eye(len(RESOURCES))[resource])
+        return least + self.size if resource == MEMORY else least
 
-    def bounds(self, budgets: np.ndarray, since: int = 0) -> np.ndarray:
-        """Bounds the latency of every subproblem within budgets.
+    def start(self, resource: int) -> None:
+        """Adds first multipliers of seconds or joules, unless the pool has some."""
+        if not self.multipliers[:, resource].any():
+            self.add(np.zeros(1), np.eye(len(RESOURCES))[resource][None])
+            point = np.zeros((1, len(RESOURCES)))
+            terms, cost = self.tables.spent_over(resource), self.tables.cost
+            spent = float(terms.layer[:, -1, -1].sum())
+            point[0, resource] = cost.layer[:, -1, -1].sum() / spent if spent > 0 else 0.0
+            self.add(np.ones(1), point)
+
+    def bounds(self, budgets: np.ndarray) -> np.ndarray:
+        """Bounds the cost of every subproblem within budgets.
 
         Args:
-          budgets: f64[3] by `RESOURCES`, infinity for none.
-          since: use the pool from this entry on.
+          budgets: f64[5] by `RESOURCES`, infinity for none.
 
         Returns:
           f64[N], infinity where the budgets cannot be kept.
         """
+        spent, best = self.spent(budgets), np.zeros(len(self.cut))
+        for start in range(0, len(spent), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            best = np.maximum(best, self.bounds_by(rows, spent[rows]).max(axis=0))
+        return best
+
+    def spent(self, budgets: np.ndarray, since: int = 0) -> np.ndarray:
+        """Returns f64[P]: lambda . budgets of the pool from an entry on, rounded up.
+
+        Infinity where an entry prices what has no budget: it bounds nothing.
+        """
         finite = np.isfinite(budgets)
-        rows = since + np.flatnonzero((self.multipliers[since:, ~finite] == 0).all(axis=1))
-        weights = self.multipliers[rows]
-        limits = np.where(finite, budgets, 0.0)
-        spent = (weights @ limits)[:, None]
-        rounding = ROUNDING * np.abs(spent)
-        spent = spent - weights[:, 2:] * self.size
-        bounds = self.values[rows] - spent - rounding
-        proof = (self.scale[rows] == 0)[:, None]
-        bounds = np.where(proof, np.where(bounds > 0, np.inf, 0.0), bounds)
-        return bounds.max(axis=0, initial=0.0)
+        weights = self.multipliers[since:]
+        spent = weights @ np.where(finite, budgets, 0.0)
+        return np.where((weights[:, ~finite] != 0).any(axis=1), np.inf,
+                        spent + ROUNDING * np.abs(spent))
+
+    def bounds_by(self, rows: slice, spent: np.ndarray,
+                  nodes: np.ndarray | None = None) -> np.ndarray:
+        """Returns f64[rows, nodes]: each entry's bound on each subproblem, of all or some.
+
+        Args:
+          rows: of the pool; spent: f64[rows], theirs.
+          nodes: indices along N.
+        """
+        values = self._values[: len(self.scale)][rows]
+        bounds = (values if nodes is None else values[:, nodes]) - spent[:, None]
+        proof = self.scale[rows] == 0
+        bounds[proof] = np.where(bounds[proof] > 0, np.inf, 0.0)
+        return bounds
 
     def _evaluate(self, mu: float, point: np.ndarray) -> np.ndarray:
         """Returns f64[N]: q of every subproblem, without the level's own bytes."""
-        tables, profile = self.tables, self.tables.profile
-        use = tables.weight_use * np.stack([np.ones_like(self._bytes_owner)] * 2
-                                           + [self._bytes_owner])[:, :, None]
-        priced = np.tensordot(point, use, axes=1)
-        best = (mu * profile.edge_latency_s + priced[:, :, None]).min(axis=1)
-        layers = np.take_along_axis(best, self._high, axis=1)
-        total = profile.on_edge.astype(np.float64) @ layers
-        self._relax_pairs(total, best, layers)
-        total += self._tensors(mu, point)
-        total += mu * tables.fixed_s[:, None]
-        return total[self.cut, self.level]
-
-    def _relax_pairs(self, total: np.ndarray, best: np.ndarray, layers: np.ndarray) -> None:
-        pairs = self._pairs
-        if not len(pairs.cut):
-            return
-        count = best.shape[1]
-        ranges = np.full((len(best), count, count), np.inf)
-        for low in range(count):
-            ranges[:, low, low:] = np.minimum.accumulate(best[:, low:], axis=1)
-        layer = pairs.layer[:, None]
-        least = ranges[layer, pairs.low, self._high[pairs.layer]]
-        total[pairs.cuts] += np.add.reduceat(least - layers[pairs.layer], pairs.starts, axis=0)
-
-    def _tensors(self, mu: float, point: np.ndarray) -> np.ndarray:
-        """Returns f64[C, A]: crossing tensors at their best bits, the others at their caps."""
-        tables, profile = self.tables, self.tables.profile
-        caps = np.maximum(tables.caps, 0)
-        errors = np.tensordot(point, tables.tensor_use, axes=1)
-        sent = mu * tables.ship_s + errors
-        free = tables.free[:, None]
-        best = np.where(free, np.minimum.accumulate(sent, axis=1), sent[:, -1:])
-        kept = np.take_along_axis(errors, caps, axis=1)
-        crossing = np.where(free, np.take_along_axis(best, caps, axis=1), best[:, -1:])
-        stays = tables.on_edge_tensor & ~profile.crosses
-        return profile.crosses.astype(np.float64) @ crossing + stays.astype(np.float64) @ kept
+        tables = self.tables
+        weight = np.tensordot(point[:MEMORY], tables.weight_use[:MEMORY], axes=1)
+        weight += point[MEMORY] * self._bytes_owner[:, None] * tables.weight_use[MEMORY]
+        timed = [(mu, tables.cost)] + [(point[row], tables.spent_over(row))
+                                       for row in range(TABLED, len(RESOURCES)) if point[row] > 0]
+        layer = sum(price * terms.layer for price, terms in timed)
+        best = (layer + weight[:, :, None]).min(axis=1)
+        kept = np.tensordot(point[:TABLED], tables.tensor_use, axes=1)
+        sent = kept + sum(price * terms.ship for price, terms in timed)
+        fixed = sum(price * terms.fixed for price, terms in timed)
+        return self.bands.least(best, kept, sent) + fixed[self.cut]
 
 
 def _first_multipliers(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scale f64[P] and multipliers f64[P, 3] to start the pool with.
+    """Returns scale f64[P] and multipliers f64[P, 5] to start the pool with.
 
-    One proof of infeasibility for each resource, the plain latency, and the typical
+    One proof of infeasibility for each tabled resource, the plain cost, and the typical
     price of error at each of the candidate bits, with and without one of memory.
     """
-    latency_s = float(tables.profile.edge_latency_s[:, -1, -1].sum())
+    cost = float(tables.cost.layer[:, -1, -1].sum())
     use = tables.weight_use.sum(axis=1) + tables.tensor_use.sum(axis=1)
-    price = latency_s / np.maximum(use, np.finfo(float).tiny ** 0.5)
-    error = np.where(use[0] > 0, 0.1 * price[0], 0.0)
-    rays = np.eye(3)
-    alone = np.stack([error, 0 * error, 0 * error], axis=1)
-    both = np.stack([error, 0 * error, np.where(use[2] > 0, price[2], 0.0)], axis=1)
-    points = np.concatenate([np.zeros((1, 3)), alone, both])
-    scale = np.concatenate([np.zeros(3), np.ones(len(points))])
-    return scale, np.concatenate([rays, points])
+    price = cost / np.maximum(use, np.finfo(float).tiny ** 0.5)
+    points = np.zeros((TABLED + 1 + 2 * use.shape[1], len(RESOURCES)))
+    points[:TABLED, :TABLED] = np.eye(TABLED)
+    points[TABLED + 1 :, 0] = np.tile(np.where(use[0] > 0, 0.1 * price[0], 0.0), 2)
+    points[TABLED + 1 + use.shape[1] :, MEMORY] = np.where(use[MEMORY] > 0, price[MEMORY], 0.0)
+    return (np.arange(len(points)) >= TABLED).astype(np.float64), points
 
 
 def _owners(group: np.ndarray) -> np.ndarray:
@@ -158,17 +147,3 @@ def _owners(group: np.ndarray) -> np.ndarray:
     owner = np.zeros(len(group))
     owner[np.unique(group, return_index=True)[1]] = 1.0
     return owner
-
-
-def _coupled_pairs(tables: Tables, caps: np.ndarray, high: np.ndarray) -> Pairs:
-    profile = tables.profile
-    sent = profile.crosses & tables.free
-    cut, layer = np.nonzero(profile.on_edge & (sent.astype(float) @ profile.touches.T > 0))
-    padded = np.concatenate([sent, np.zeros((len(sent), 1), dtype=bool)], axis=1)
-    touched = tables.touched[layer]
-    lowered = padded[cut[:, None], touched][:, :, None]
-    low = np.where(lowered, 0, caps[touched]).max(axis=1, initial=0)
-    matters = tables.varies[layer[:, None], low, high[layer]].any(axis=1)
-    cut, layer, low = cut[matters], layer[matters], low[matters]
-    cuts, starts = np.unique(cut, return_index=True)
-    return Pairs(cut=cut, layer=layer, low=low, starts=starts, cuts=cuts)

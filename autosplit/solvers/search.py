@@ -1,9 +1,9 @@
-"""Search: the fastest assignment within budgets, best bound first.
+"""Search: the cheapest assignment within budgets, best bound first.
 
-Every (cut, level) starts with its bound from the relaxation. The least bound is
-popped, sharpened by its own dual (whose multipliers join the pool and so bound
-all the others), then branched on the bits of its crossing tensors, and once these
-are fixed solved as an exact knapsack. Done when no bound is below the best.
+Every cut at every band of levels starts with its bound from the relaxation. The least
+bound is popped, sharpened by its own dual (whose multipliers join the pool and so
+bound all the others), then branched on its levels and the bits of its crossing
+tensors, and once these are fixed solved as an exact knapsack. Done when no bound is below the best.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from autosplit.profiling.table import Profile
 from autosplit.solvers import knapsack
 from autosplit.solvers.charging import price
 from autosplit.solvers.constraints import ROUNDING, Constraints, judge
+from autosplit.solvers.lagrangian import ROUNDING as ROUNDED
 from autosplit.solvers.lagrangian import Dual, maximise_dual, threshold
+from autosplit.solvers.nodes import Nodes
+from autosplit.solvers.objective import Objective, relative_gap
 from autosplit.solvers.relaxation import Relaxation
-from autosplit.solvers.subproblem import RESOURCES, Subproblem
+from autosplit.solvers.subproblem import Subproblem
+from autosplit.solvers.tables import RESOURCES, TABLED
 
-TIE = 1e-9
-"""Relative difference of bounds that counts as a tie; the wider level then goes first."""
+SHARED_GAIN = 0.01
+"""Multipliers join the pool if they close at least this part of a node's gap."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,41 +38,48 @@ class Found:
     """The result of a search.
 
     Attributes:
-      cut: index along C; None where nothing faster than ``upper`` fits.
+      cut: index along C; None where nothing cheaper than ``upper`` fits.
       w_index: i64[L]; a_index: i64[T], along the profile's bits.
-      latency_s: of the assignment, else infinity.
-      lower_bound_s: proven for all assignments of the searched cuts that are faster
-        than ``upper``; equal to latency_s when that is proven optimal.
+      cost: of the assignment by the objective, else infinity.
+      objective: what a cost is.
+      lower_bound: proven for all assignments of the searched cuts that are cheaper
+        than ``upper``; equal to cost when that is proven optimal.
     """
 
     cut: int | None
     w_index: np.ndarray | None
     a_index: np.ndarray | None
-    latency_s: float
-    lower_bound_s: float
+    cost: float
+    objective: Objective
+    lower_bound: float
 
     @property
     def proven(self) -> bool:
         """The assignment is there and optimal."""
-        return self.cut is not None and self.lower_bound_s >= self.latency_s
+        return self.cut is not None and self.lower_bound >= self.cost
 
 
 def find_fastest(relaxation: Relaxation, budgets: np.ndarray, cuts: np.ndarray,
-                 upper: float = math.inf, max_labels: int = knapsack.MAX_LABELS) -> Found:
-    """Finds the fastest assignment of some cuts within budgets.
+                 upper: float = math.inf, enough: float = -math.inf,
+                 max_labels: int = knapsack.MAX_LABELS) -> Found:
+    """Finds the assignment of some cuts that costs least within budgets.
+
+    For the default objective it is the fastest. Where the objective is the latency or
+    the energy alone, a budget of that is not looked at: the cheapest keeps it, or none.
 
     Args:
-      relaxation: of the profile; its pool grows.
-      budgets: f64[3] by `RESOURCES`, infinity for none.
+      relaxation: of the profile, for an objective; its pool grows.
+      budgets: f64[5] by `RESOURCES`, infinity for none.
       cuts: bool[C], those to search.
-      upper: seconds; only faster assignments are of interest.
+      upper: only assignments that cost less are of interest.
+      enough: any assignment that costs no more will do.
       max_labels: of one knapsack; what it discards widens the bound.
     """
-    return _Search(relaxation, budgets, cuts, upper, max_labels).run()
+    return _Search(relaxation, budgets, cuts, upper, max_labels).run(enough)
 
 
 def budgets_of(constraints: Constraints) -> np.ndarray:
-    """Returns f64[3] by `RESOURCES`, with half of the rounding that `within` allows.
+    """Returns f64[5] by `RESOURCES`, with half of the rounding that `within` allows.
 
     The other half is for the order of summation, so that what is found also passes.
     """
@@ -83,113 +94,159 @@ def plan_of(profile: Profile, found: Found, constraints: Constraints, label: str
         raise InputError("Nothing was found to price; check Found.cut first.")
     plan = price(profile, cut=found.cut, w_bits=profile.bits[found.w_index],
                  a_bits=profile.bits[found.a_index], label=label)
-    lower = plan.latency_s if found.proven else min(found.lower_bound_s, plan.latency_s)
-    plan = judge(dataclasses.replace(plan, lower_bound_s=lower), constraints)
+    cost = found.objective.cost(plan)
+    lower = cost if found.proven else min(found.lower_bound, cost)
+    plan = judge(dataclasses.replace(plan, lower_bound=lower), constraints)
     if not plan.feasible:
         return plan
-    gap = plan.latency_s / lower - 1
+    gap = relative_gap(cost, lower)
     proof = "proven optimal" if found.proven else f"within {gap:.2%} of optimal"
     return dataclasses.replace(plan, reason=f"{plan.reason}; {proof} for its budgets")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Bounded:
+    """A subproblem's items and its dual.
+
+    Attributes:
+      cost: f64[I, K]; use: f64[rows, I, K]; left: f64[rows], budgets without constant parts.
+      fixed_cost: of what depends on no item.
+      reduced: what of them can matter; dual: its dual.
+      multipliers: f64[5] of the dual; bound: on the cost, infinite if nothing fits.
+    """
+
+    cost: np.ndarray
+    use: np.ndarray
+    left: np.ndarray
+    fixed_cost: float
+    reduced: knapsack.Reduced
+    dual: Dual
+    multipliers: np.ndarray
+    bound: float
 
 
 class _Search:
     """One search: what is still open, and the best so far.
 
-    ``nodes`` are the (cut, level) with a pooled bound only; ``open`` is a heap of
+    ``nodes`` are the (cut, band) with a pooled bound only; ``open`` is a heap of
     subproblems with a bound of their own.
     """
 
     def __init__(self, relaxation: Relaxation, budgets: np.ndarray, cuts: np.ndarray,
                  upper: float, max_labels: int):
         self.relaxation = relaxation
-        self.budgets = budgets
+        own = [name == relaxation.tables.objective.minimises for name in RESOURCES]
+        self.budgets = np.where(own, math.inf, budgets)
+        self.rows = (0, *(np.flatnonzero(np.isfinite(self.budgets[1:])) + 1).tolist())
+        for row in self.rows:
+            if row >= TABLED:
+                relaxation.start(row)
         self.max_labels = max_labels
         self.upper = upper
         self.discarded = math.inf
         self.best: tuple[Subproblem, np.ndarray] | None = None
-        self.open: list[tuple[float, int, Subproblem, Dual, knapsack.Reduced]] = []
+        self.hint = np.zeros(len(RESOURCES))
+        self.open: list[tuple[float, int, Subproblem, np.ndarray, _Bounded | None]] = []
         self.count = itertools.count()
-        bounds = relaxation.bounds(budgets)
-        self.nodes = np.flatnonzero(cuts[relaxation.cut] & ~(bounds >= threshold(upper)))
-        self.bounds = bounds[self.nodes]
+        self.nodes = Nodes(relaxation, self.budgets, cuts, upper)
 
-    def run(self) -> Found:
+    def run(self, enough: float) -> Found:
         while True:
-            lowest = self.bounds.min(initial=math.inf)
+            lowest = self.nodes.lowest()
             queued = self.open[0][0] if self.open else math.inf
             least = min(lowest, queued)
             if least == math.inf or least >= threshold(self.upper):
-                return self._result()
+                return self._result(self.upper)
+            if self.best is not None and self.upper <= enough:
+                return self._result(least)
             if lowest <= queued:
                 self._open_node(lowest)
             else:
-                _, _, sub, dual, reduced = heapq.heappop(self.open)
-                self._descend(sub, dual, reduced)
+                self._advance(*heapq.heappop(self.open))
 
     def _open_node(self, lowest: float) -> None:
         """Replaces a node's pooled bound by its own dual bound."""
-        which = int(np.argmax(self.bounds <= lowest + TIE * abs(lowest)))
-        node = self.nodes[which]
-        self.bounds[which] = math.inf
-        sub = Subproblem.root(self.relaxation.tables, int(self.relaxation.cut[node]),
-                              int(self.relaxation.level[node]))
-        multipliers = self._push(sub)
-        if multipliers is not None:
-            self._share(*multipliers)
+        node, pool = self.nodes.pop(lowest), self.relaxation
+        sub = Subproblem.root(pool.tables, int(pool.cut[node]), int(pool.first[node]),
+                              int(pool.last[node]))
+        bounded = self._bound(sub, self.hint, lowest)
+        if bounded is None:
+            return
+        if math.isfinite(bounded.bound):
+            self.hint = bounded.multipliers
+        self._queue(sub, bounded.bound, bounded.multipliers, bounded)
+        if bounded.bound - lowest > SHARED_GAIN * (min(self.upper, bounded.bound) - lowest):
+            self.nodes.share(float(math.isfinite(bounded.bound)), bounded.multipliers)
+            self.nodes.drop(self.upper)
 
-    def _push(self, sub: Subproblem) -> tuple[float, np.ndarray] | None:
-        """Bounds a subproblem and queues it if it may win.
+    def _queue(self, sub: Subproblem, bound: float, hint: np.ndarray,
+               bounded: _Bounded | None = None) -> None:
+        if bound < threshold(self.upper):
+            heapq.heappush(self.open, (bound, next(self.count), sub, hint, bounded))
 
-        Returns (scale, multipliers f64[3]) of the bound, None where there are none.
-        """
-        cost, use, fixed_s, spent = sub.items
-        left = self.budgets - spent
+    def _advance(self, bound: float, _: int, sub: Subproblem, hint: np.ndarray,
+                 bounded: _Bounded | None) -> None:
+        """Bounds a subproblem by its own dual; branches one that is bounded, or solves it."""
+        if bounded is None:
+            bounded = self._bound(sub, hint, bound)
+            if bounded is not None:
+                self._queue(sub, bounded.bound, bounded.multipliers, bounded)
+        elif sub.first < sub.last:
+            for half in sub.halves():
+                self._queue(half, bound, hint)
+        elif sub.coarsest is not None:
+            self._fix(sub, sub.coarsest, bounded)
+        else:
+            self._solve(sub, bounded)
+
+    def _bound(self, sub: Subproblem, hint: np.ndarray, least: float) -> _Bounded | None:
+        """Returns the dual's bound, at least ``least``; None where a budget is too small alone."""
+        cost, use, fixed_cost, spent = sub.items(self.rows)
+        left = self.budgets[list(self.rows)] - spent
         if (left < 0).any() or knapsack.cannot_fit(cost, use, left):
             return None
         reduced = knapsack.reduce_options(cost, use, left)
+        rows = np.array(self.rows)[reduced.binding]
         dual = maximise_dual(reduced.cost, reduced.resources, reduced.budgets,
-                             stop_above=self.upper - fixed_s)
-        bound = dual.bound + fixed_s
-        if bound < threshold(self.upper):
-            heapq.heappush(self.open, (bound, next(self.count), sub, dual, reduced))
+                             stop_above=self.upper - fixed_cost, hint=hint[rows])
         multipliers = np.zeros(len(RESOURCES))
-        multipliers[reduced.binding] = dual.multipliers
-        return float(math.isfinite(dual.bound)), multipliers
+        multipliers[rows] = dual.multipliers
+        return _Bounded(cost=cost, use=use, left=left, fixed_cost=fixed_cost, reduced=reduced,
+                        dual=dual, multipliers=multipliers,
+                        bound=max(dual.bound + fixed_cost, least))
 
-    def _share(self, scale: float, multipliers: np.ndarray) -> None:
-        since = len(self.relaxation.scale)
-        self.relaxation.add(np.array([scale]), multipliers[None])
-        pooled = self.relaxation.bounds(self.budgets, since)[self.nodes]
-        self.bounds = np.maximum(self.bounds, pooled)
-        alive = ~(self.bounds >= threshold(self.upper)) & np.isfinite(self.bounds)
-        self.nodes, self.bounds = self.nodes[alive], self.bounds[alive]
+    def _fix(self, sub: Subproblem, which: int, bounded: _Bounded) -> None:
+        """Queues one part for each index of a crossing tensor, by what it adds to the dual."""
+        item, weights = len(sub.parts.starts) + which, bounded.multipliers[list(self.rows)]
+        inside = np.arange(sub.low[which], sub.high[which] + 1)
+        priced = bounded.cost[item, inside] + weights @ bounded.use[:, item, inside]
+        added = priced - priced.min() - ROUNDED * np.abs(priced)
+        bounds = np.maximum(bounded.dual.bound + bounded.fixed_cost + added, bounded.bound)
+        for index, bound in zip(inside.tolist(), bounds.tolist(), strict=True):
+            self._queue(sub.fix(which, index), bound, bounded.multipliers)
 
-    def _descend(self, sub: Subproblem, dual: Dual, reduced: knapsack.Reduced) -> None:
-        children = sub.branch()
-        for child in children:
-            self._push(child)
-        if not children:
-            self._solve(sub, dual, reduced)
-
-    def _solve(self, sub: Subproblem, dual: Dual, reduced: knapsack.Reduced) -> None:
-        cost, use, fixed_s, spent = sub.items
-        choice = knapsack.solve_reduced(reduced, dual, self.upper - fixed_s, self.max_labels)
+    def _solve(self, sub: Subproblem, bounded: _Bounded) -> None:
+        fixed_cost = bounded.fixed_cost
+        choice = knapsack.solve_reduced(bounded.reduced, bounded.dual, self.upper - fixed_cost,
+                                        self.max_labels)
         if choice.options is None:
-            if choice.lower_bound < self.upper - fixed_s:
-                self.discarded = min(self.discarded, choice.lower_bound + fixed_s)
+            if choice.lower_bound < self.upper - fixed_cost:
+                self.discarded = min(self.discarded, choice.lower_bound + fixed_cost)
             return
         if choice.lower_bound < choice.cost:
-            self.discarded = min(self.discarded, choice.lower_bound + fixed_s)
-        options = knapsack.improve(cost, use, self.budgets - spent, choice.options)
-        self.upper = choice.cost + fixed_s
+            self.discarded = min(self.discarded, choice.lower_bound + fixed_cost)
+        options = knapsack.improve(bounded.cost, bounded.use, bounded.left, choice.options)
+        self.upper = choice.cost + fixed_cost
         self.best = (sub, options)
+        self.nodes.drop(self.upper)
 
-    def _result(self) -> Found:
-        lower = min(self.upper, self.discarded)
+    def _result(self, least: float) -> Found:
+        lower = min(self.upper, self.discarded, least)
+        objective = self.relaxation.tables.objective
         if self.best is None:
-            return Found(cut=None, w_index=None, a_index=None, latency_s=math.inf,
-                         lower_bound_s=lower)
+            return Found(cut=None, w_index=None, a_index=None, cost=math.inf,
+                         objective=objective, lower_bound=lower)
         sub, options = self.best
         w_index, a_index = sub.assignment(options)
-        return Found(cut=sub.cut, w_index=w_index, a_index=a_index, latency_s=self.upper,
-                     lower_bound_s=lower)
+        return Found(cut=sub.cut, w_index=w_index, a_index=a_index, cost=self.upper,
+                     objective=objective, lower_bound=lower)

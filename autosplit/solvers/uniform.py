@@ -6,32 +6,31 @@ import numpy as np
 
 from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
-from autosplit.solvers.charging import price, runs_some
-from autosplit.solvers.constraints import Constraints, judge
+from autosplit.solvers.charging import PACKED, runs_some
+from autosplit.solvers.constraints import Constraints
+from autosplit.solvers.fixed_bits import LATENCY, best_cut, uniform_bits
+from autosplit.solvers.objective import Objective
 
 
-def best_uniform(profile: Profile, bits: int, constraints: Constraints) -> SplitPlan:
-    """Finds the fastest cut with ``bits`` everywhere on the edge.
+def best_uniform(profile: Profile, bits: int, constraints: Constraints,
+                 objective: Objective = LATENCY, encoding: str = PACKED) -> SplitPlan:
+    """Finds the best cut with ``bits`` everywhere on the edge.
 
     All cuts with a layer on the edge are tried, edge-only included, and charged like
-    every other plan. Where none keeps the constraints, the fastest that breaks the
+    every other plan. Where none keeps the constraints, the best that breaks the
     fewest is returned, with its reason.
 
     Args:
+      profile: whose listed cuts are tried.
       bits: one of ``profile.bits``.
       constraints: to judge by.
+      objective: the latency by default.
+      encoding: ``"packed"``, or ``"plain"`` to send what the edge computes as numbers
+        of 16 bits: what the packed transmission brings is the difference.
 
     Raises:
-      InputError: ``bits`` is no candidate.
+      InputError: ``bits`` is no candidate, or an energy is asked for and not known.
     """
-    w_bits = np.full(len(profile.macs), bits)
-    a_bits = np.full(len(profile.producer), bits)
-    plans = [price(profile, cut=int(cut), w_bits=w_bits, a_bits=a_bits,
-                   label=f"uniform {bits}-bit")
-             for cut in np.flatnonzero(runs_some(profile))]
-    judged = [judge(plan, constraints) for plan in plans]
-    return min(judged, key=lambda plan: (_broken(plan), plan.latency_s))
-
-
-def _broken(plan: SplitPlan) -> int:
-    return 0 if plan.feasible else 1 + plan.reason.count(";")
+    return best_cut(profile, uniform_bits(profile, bits, encoding),
+                    np.flatnonzero(runs_some(profile)), constraints, f"uniform {bits}-bit",
+                    objective)

@@ -1,7 +1,7 @@
 """``autosplit.measure`` and ``autosplit.solve_measured``: plans that keep their error budget.
 
 A solver predicts the output error of a plan to first order. Here it is measured
-end to end on the calibration batch, and where the fastest plan breaks the budget
+end to end on the calibration batch, and where the best split breaks the budget
 the solver gets a tighter one.
 """
 
@@ -16,7 +16,7 @@ from autosplit.execution.assignment import input_error, output_errors
 from autosplit.graph import LayerGraph
 from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
-from autosplit.solvers import Constraints, Plans, judge, solve
+from autosplit.solvers import Constraints, Objective, Plans, judge, solve
 
 SAFETY = 0.9
 """Part of the proportionally tightened budget that the next round may use."""
@@ -67,22 +67,24 @@ def solve_measured(
     calibration: Any,
     profile: Profile,
     constraints: Constraints,
+    objective: Objective | None = None,
     *,
     decoded: Mapping[str, Any] | None = None,
     rounds: int = 6,
     on_round: Callable[[int, Plans], None] = lambda _, __: None,
 ) -> Plans:
-    """Solves, measures, and tightens the predicted budget until the fastest split keeps it.
+    """Solves, measures, and tightens the predicted budget until the best split keeps it.
 
     Args:
       graph, params, calibration, decoded: as for `measure`.
       profile: of the graph.
       constraints: of the user; judged by the measured error.
+      objective: as for `autosplit.solve`.
       rounds: most solves.
       on_round: called with the round and its measured plans.
 
     Returns:
-      The plans of all rounds, measured and judged by ``constraints``. ``lower_bound_s`` is
+      The plans of all rounds, measured and judged by ``constraints``. ``lower_bound`` is
       that of the first round: it bounds the plans whose *predicted* costs keep the
       constraints, so ``gap`` also tells what the tighter budgets cost.
 
@@ -94,7 +96,8 @@ def solve_measured(
     rounds_done: list[Plans] = []
     for number in range(rounds):
         try:
-            solved = solve(profile, dataclasses.replace(constraints, output_error=budget))
+            tightened = dataclasses.replace(constraints, output_error=budget)
+            solved = solve(profile, tightened, objective)
         except InfeasibleError:
             if not rounds_done:
                 raise
@@ -120,5 +123,5 @@ def solve_measured(
     return dataclasses.replace(
         rounds_done[-1],
         plans=tuple(collected.values()),
-        lower_bound_s=rounds_done[0].lower_bound_s,
+        lower_bound=rounds_done[0].lower_bound,
     )

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from autosplit.hardware.network import Network
-from autosplit.profiling.table import InputEncoding, Profile
+from autosplit.profiling.table import InputEncoding, Profile, Unquantized
 
 
 def build_profile(*, bits, macs, weight_elements, weight_group, tensor_elements, producer, reads,
                   is_output, on_edge, rng, integer=(), network=None, edge_macs_per_s=3e10,
-                  edge_bytes_per_s=1e9, quality=1.0, noise=0.0):
+                  edge_bytes_per_s=1e9, quality=1.0, noise=0.0, open_cuts=False):
     """Prices a topology by a roofline: max(compute, data movement), plus noise."""
     bits = np.asarray(bits)
     layers, tensors, count = len(macs), len(producer), len(bits)
@@ -34,13 +34,14 @@ def build_profile(*, bits, macs, weight_elements, weight_group, tensor_elements,
     edge_s[unweighted] = edge_s[unweighted][:, -1:]
     weight_error = rng.uniform(0.2, 1, (layers, 1)) * steps * ~unweighted[:, None]
     activation_error = rng.uniform(0.2, 1, (tensors, 1)) * steps * free[:, None]
-    crosses = np.zeros((len(on_edge), tensors), dtype=bool)
-    for cut, flags in enumerate(on_edge):
-        for tensor in range(tensors):
-            made = producer[tensor] < 0 or flags[producer[tensor]]
-            wanted = (reads[:, tensor] & ~flags).any() or (is_output[tensor]
-                                                           and producer[tensor] >= 0)
-            crosses[cut, tensor] = made and wanted and not flags.all()
+    crosses = crossing(np.asarray(on_edge), reads, np.asarray(producer), np.asarray(is_output))
+    plain = 2 * tensor_elements
+    plain[~free] = packed[~free, -1]
+    unquantized = Unquantized(
+        bits=16, latency_s=2 * edge_s[:, -1, -1], energy_j=4 * edge_s[:, -1, -1],
+        weight_bytes=2 * weight_elements + 12, tensor_bytes=plain, pack_s=plain * 1e-10 + 1e-6,
+        unpack_s=plain * 1e-11 + 1e-6, pack_j=plain * 1e-9,
+    )
     pixels = int(tensor_elements[np.asarray(producer) < 0].sum())
     return Profile(
         fingerprint="synthetic", clipping="mse", bits=bits,
@@ -54,20 +55,33 @@ def build_profile(*, bits, macs, weight_elements, weight_group, tensor_elements,
         activation_gain=rng.uniform(0.1, 2, tensors) * quality,
         activation_low=-np.ones((tensors, count)), activation_high=np.ones((tensors, count)),
         tensor_bytes=packed, float_bytes=4 * tensor_elements,
-        edge_latency_s=edge_s, cloud_latency_s=macs / 1e13 + 1e-6,
+        edge_latency_s=edge_s, edge_energy_j=edge_s * rng.uniform(0.5, 4, (layers, 1, 1)),
+        pack_j=packed * 1e-9, cloud_latency_s=macs / 1e13 + 1e-6,
         pack_s=packed * 1e-10 + 1e-6, unpack_s=packed * 1e-11 + 1e-6,
-        producer=np.asarray(producer), reads=reads, is_output=np.asarray(is_output),
+        unquantized=unquantized, producer=np.asarray(producer), reads=reads,
+        is_output=np.asarray(is_output),
         on_edge=np.asarray(on_edge), crosses=crosses,
-        cut_names=tuple(f"cut{i}" for i in range(len(on_edge))), response_bytes=400,
+        cut_names=tuple(f"cut{i}" for i in range(len(on_edge))),
+        open_cuts=open_cuts,
+        response_bytes=400,
         input_encodings=(
             InputEncoding(name="raw", payload_bytes=float(pixels), lossless=True),
             InputEncoding(name="png", payload_bytes=0.7 * pixels, lossless=True, encode_s=1e-3),
             InputEncoding(name="jpeg-q90", payload_bytes=0.1 * pixels, lossless=False),
         ),
         network=network or Network(uplink_bits_per_s=3e6, round_trip_s=5e-3,
-                                   message_overhead_bytes=200),
+                                   message_overhead_bytes=200, uplink_j_per_bit=1e-7,
+                                   downlink_j_per_bit=5e-8),
         edge_name="edge", cloud_name="cloud",
     )
+
+
+def crossing(on_edge, reads, producer, is_output):
+    """Returns bool[C, T]: a tensor that the edge has and the cloud reads, or returns."""
+    has = on_edge[:, np.maximum(producer, 0)] | (producer < 0)
+    in_cloud = (~on_edge).astype(np.float32)
+    wanted = (in_cloud @ reads.astype(np.float32) > 0) | (is_output & (producer >= 0))
+    return has & wanted & ~on_edge.all(axis=1, keepdims=True)
 
 
 def closed_sets(reads, producer):
@@ -114,7 +128,9 @@ def random_profile(seed, layers=None, count=None):
         tensor_elements=rng.integers(1, 40, tensors) * 50, producer=producer, reads=reads,
         is_output=is_output, on_edge=cuts, rng=rng, integer=integer,
         network=Network(uplink_bits_per_s=float(10 ** rng.uniform(5.5, 8)),
-                        round_trip_s=float(rng.uniform(0, 2e-3)), message_overhead_bytes=100),
+                        round_trip_s=float(rng.uniform(0, 2e-3)), message_overhead_bytes=100,
+                        uplink_j_per_bit=float(10 ** rng.uniform(-9, -6)),
+                        downlink_j_per_bit=1e-8),
         edge_bytes_per_s=float(10 ** rng.uniform(6.5, 8)), noise=float(rng.choice([0.0, 0.3])),
     )
 
@@ -158,9 +174,71 @@ def resnet50_profile(seed=0, uplink_bits_per_s=3e6, **edge):
         weight_group=np.arange(layers), tensor_elements=np.array(sizes), producer=producer,
         reads=reads, is_output=np.arange(tensors) == tensors - 1, on_edge=on_edge, rng=rng,
         network=Network(uplink_bits_per_s=uplink_bits_per_s, round_trip_s=10e-3,
-                        message_overhead_bytes=300), quality=0.1,
+                        message_overhead_bytes=300, uplink_j_per_bit=1e-7,
+                        downlink_j_per_bit=5e-8), quality=0.1,
         **edge,
     )
+
+
+def branchy_profile(layers, count=8, cuts=4096, seed=0, **edge):
+    """Makes a deep DAG of residual and inception-like blocks, of varied tensor sizes.
+
+    The cuts are all prefixes and, up to ``cuts`` in all, random closed sets: everything
+    before a block, and some layers of each of its branches.
+    """
+    rng = np.random.default_rng(seed)
+    macs, weights, sizes, reads_list, blocks = [], [], [64 * 64 * 3], [], []
+
+    def layer(sources, elements, weight):
+        macs.append(int(rng.integers(2, 20)) * 10**9 // layers if weight else 0)
+        weights.append(weight)
+        sizes.append(elements)
+        reads_list.append(sources)
+        return len(sizes) - 1
+
+    while len(macs) < layers:
+        last, first = len(sizes) - 1, len(macs)
+        shrink = max(1 - first / layers, 0.02) ** 2
+        branches = int(rng.integers(2, 5)) if rng.random() < 0.5 else 1
+        ends, members = [], []
+        for _ in range(branches):
+            end, branch = last, []
+            for _ in range(int(rng.integers(1, 4))):
+                elements = int(rng.integers(150, 400) * 2000 * shrink)
+                end = layer([end], elements, int(rng.integers(1, 200) * 400))
+                branch.append(end - 1)
+            ends.append(end)
+            members.append(branch)
+        layer(ends + [last] * (branches == 1), int(rng.integers(150, 400) * 2000 * shrink), 0)
+        blocks.append((first, members))
+    macs, weights, reads_list = macs[:layers], weights[:layers], reads_list[:layers]
+    tensors = layers + 1
+    reads = np.zeros((layers, tensors), dtype=bool)
+    for index, sources in enumerate(reads_list):
+        reads[index, sources] = True
+    rows = {row.tobytes(): row for row in np.tri(layers + 1, layers, k=-1, dtype=bool)}
+    for _ in range(20 * cuts):
+        if len(rows) >= cuts:
+            break
+        first, members = blocks[rng.integers(len(blocks))]
+        row = np.arange(layers) < first
+        for branch in members:
+            row[[i for i in branch[: rng.integers(len(branch) + 1)] if i < layers]] = True
+        rows.setdefault(row.tobytes(), row)
+    on_edge = np.array(sorted(rows.values(), key=lambda row: (row.sum(), row.tobytes())))
+    return build_profile(
+        bits=np.arange(9 - count, 9) if count > 2 else [4, 8], macs=macs,
+        weight_elements=np.array(weights), weight_group=np.arange(layers),
+        tensor_elements=np.array(sizes[:tensors]), producer=np.arange(-1, layers), reads=reads,
+        is_output=~reads.any(axis=0), on_edge=on_edge, rng=rng, open_cuts=True,
+        quality=0.05, **edge,
+    )
+
+
+@pytest.fixture
+def make_branchy():
+    """`branchy_profile`: as deep as is asked for, with up to 4096 cuts."""
+    return branchy_profile
 
 
 @pytest.fixture

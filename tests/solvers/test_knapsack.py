@@ -70,6 +70,18 @@ def test_dual_equals_the_linear_relaxation(seed):
 
 
 @pytest.mark.parametrize("seed", range(30))
+def test_a_hint_changes_the_way_and_not_the_height(seed):
+    cost, resources, budgets = random_knapsack(seed)
+    plain = maximise_dual(cost, resources, budgets)
+    rng = np.random.default_rng(seed)
+    for hint in (plain.multipliers * rng.uniform(0.1, 10), 10 ** rng.uniform(-6, 6, len(budgets))):
+        if math.isinf(plain.bound):
+            continue
+        hinted = maximise_dual(cost, resources, budgets, hint=hint)
+        assert hinted.bound == pytest.approx(plain.bound, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(30))
 def test_upper_is_exclusive(seed):
     """Nothing is returned that is not cheaper than what the caller has."""
     cost, resources, budgets = random_knapsack(seed)

@@ -68,7 +68,10 @@ def test_csv_has_a_row_for_each_plan(plans, tmp_path):
     assert len(rows) == len(plans)
     for row, plan in zip(rows, plans, strict=True):
         assert row["label"] == plan.label
-        assert float(row["latency_s"]) == plan.latency_s
+        assert float(row["latency_s"]) == float(row["cost"]) == plan.latency_s
+        assert float(row["energy_j"]) == plan.energy_j
+        assert float(row["edge_j"]) == plan.edge_j
+        assert (row["latency_weight"], row["energy_weight"]) == ("1.0", "0.0")
         assert tuple(int(bits) for bits in row["w_bits"].split()) == plan.w_bits
         assert row["output_error"] == ""
 

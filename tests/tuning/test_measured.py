@@ -101,7 +101,7 @@ def test_tighter_rounds_do_not_raise_the_bound(job):
     _, graph, params, images, profile = job
     constraints = autosplit.Constraints(output_error=3e-2)
     plans = autosplit.solve_measured(graph, params, images, profile, constraints)
-    assert plans.lower_bound_s == autosplit.solve(profile, constraints).lower_bound_s
+    assert plans.lower_bound == autosplit.solve(profile, constraints).lower_bound
     assert plans.gap >= 0
 
 
