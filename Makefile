@@ -12,7 +12,7 @@ SOURCES := autosplit configs experiments tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-heavy benchmark lint stubs lock clean
+.PHONY: help demo paper test test-heavy benchmark lint stubs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: $(VENV)/.demo-installed ## Plan, split and run an example; write a report 
 	  fi; \
 	fi
 
+paper: $(VENV)/.demo-installed ## Run the paper's experiments; write tables and plots to build/paper.
+	$(BIN)/python -m experiments.paper --config=configs/paper/all.py --workdir=$(WORKDIR)/paper
+
 test: lint ## Lint, check types, run the tests that are not heavy.
 	$(BIN)/python -m pytest -m "not heavy" -n $(WORKERS)
 
@@ -36,6 +39,8 @@ test-heavy: $(VENV)/.test-installed ## Run the heavy tests.
 
 benchmark: $(VENV)/.test-installed ## Measure the claims that the README makes.
 	$(BIN)/python -m experiments.benchmark --workdir=$(WORKDIR)/benchmark
+	$(BIN)/python -m experiments.solver_cost --workdir=$(WORKDIR)/solver_cost
+	$(BIN)/python -m experiments.scalesim_speed --workdir=$(WORKDIR)/scalesim
 
 lint: $(VENV)/.test-installed ## Run ruff and mypy.
 	$(BIN)/python -m ruff check $(SOURCES)

@@ -37,6 +37,7 @@ from autosplit.reporting import run_record
 from autosplit.reporting.canvas import save_figure
 from experiments.benchmark_case import Case, make_case
 from experiments.benchmark_report import csv_text, markdown_text, summary_of, time_figure
+from experiments.flag_parsing import parse_flags
 from experiments.timing import Timing, copy_bytes_per_s, timed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -252,4 +253,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -29,6 +29,7 @@ from autosplit.files import write_json
 from autosplit.profiling.storage import save_profile
 from autosplit.reporting import run_record, write_report
 from experiments.accuracy import evaluate
+from experiments.flag_parsing import parse_flags
 from experiments.pages import Results, report_data
 from experiments.processes import run_two_processes
 from experiments.steps import (
@@ -74,7 +75,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Pat
         graph = autosplit.trace(job.apply, job.variables, job.inputs[:1])
         print(graph.summary())
     profile, plans = plan_job(job, graph, constraints, settings, workdir)
-    chosen = plans.fastest_split
+    chosen = plans.best_split
     chosen.save(workdir / "plan.json")
     with step("Split, and run edge and cloud as two processes"):
         split = autosplit.split(graph, job.variables, chosen, network=profile.network)
@@ -148,21 +149,6 @@ def _tell_round(number: int, plans: autosplit.Plans) -> None:
             f"predicted, {best.output_error:.3g} measured",
             flush=True,
         )
-
-
-def parse_flags(argv: list[str]) -> Any:
-    """Parses as absl does; where the configuration is at fault, one sentence says so."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        flags.FLAGS.config.items()  # a file that could not be loaded says so when it is used
-    except OSError as error:
-        reason = str(error).splitlines()[-1].strip()
-        sys.exit(f"main: --config cannot be read ({reason}); expected a file as configs/demo.py.")
-    except (AttributeError, KeyError) as error:
-        name, *hint = str(error).strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n")
-        advice = " ".join(hint) or "Take one that is in its file."
-        sys.exit(f"main: the configuration has no field {name!r}. {advice}")
-    return rest
 
 
 def main(argv: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ def test_plans_plan_and_profile_load_back(finished):
     plans = autosplit.Plans.load(workdir / "plans.json")
     plan = autosplit.SplitPlan.load(workdir / "plan.json")
     profile = load_profile(workdir / "profile.npz")
-    assert plan == plans.fastest_split
+    assert plan == plans.best_split
     assert 0 < sum(plan.on_edge) < len(plan.on_edge)
     assert plan.edge_memory_bytes <= config.constraints.memory_bytes
     assert plan.output_error <= config.constraints.output_error

@@ -168,7 +168,7 @@ def test_comparisons_agree_with_the_latencies(data: ReportData) -> None:
 
 def test_certificate_tells_the_gap(with_changes: Change, chosen: SplitPlan) -> None:
     def certificate(bound_s: float) -> str:
-        plan = dataclasses.replace(chosen, lower_bound_s=bound_s)
+        plan = dataclasses.replace(chosen, lower_bound=bound_s)
         return report_summary.certificate(with_changes(plans=(plan,), chosen=plan))
 
     assert "optimal" in certificate(chosen.latency_s)
