@@ -39,11 +39,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.network.uplink_bits_per_s = 3.0 * 1024**2
     config.network.round_trip_s = 0.02
 
+    # A network of another size for the solver alone; its errors are drawn.
+    config.large = ml_collections.ConfigDict()
+    config.large.layers = 1000
+    config.large.family = "inception"
+    config.large.bits = (1, 2, 3, 4, 5, 6, 7, 8)
+
     # Calls after the first one; the median of them is reported.
     config.repeats = ml_collections.ConfigDict()
     config.repeats.trace = 3
     config.repeats.profile = 5
     config.repeats.solve = 5
+    config.repeats.large = 1
     # Passes over all tensors in NumPy.
     config.repeats.loop = 3
     config.repeats.histogram = 3

@@ -38,6 +38,7 @@ from autosplit.reporting.canvas import save_figure
 from experiments.benchmark_case import Case, make_case
 from experiments.benchmark_report import csv_text, markdown_text, summary_of, time_figure
 from experiments.flag_parsing import parse_flags
+from experiments.solver_case import binding_constraints, branched_graph, drawn_profile
 from experiments.timing import Timing, copy_bytes_per_s, timed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -162,15 +163,31 @@ def measure_autosplit(
     cuts = step("cuts", graph.cuts, repeats.trace)
     profile = step("profile", lambda: profile_case(config, case, graph), repeats.profile)
     plans = step("solve", lambda: autosplit.solve(profile), repeats.solve)
+    large = large_profile(config)
+    limits = binding_constraints(large)
+    step("solve large", lambda: autosplit.solve(large, limits), repeats.large)
     work = Work(graph=graph, weights=weights, calls=calls, bits=bits, tables=tables)
     counts = {
         "layers": len(graph.layers), "tensors": len(graph.tensors), "cuts": len(cuts),
-        "plans": len(plans), "bits": len(bits), "ratios": len(GRID) + len(FINE),
+        "plans": len(plans), "large_layers": len(large.macs),
+        "bits": len(bits), "ratios": len(GRID) + len(FINE),
         "calls": config.calls, "macs": sum(layer.macs for layer in graph.layers),
         "activation_elements": config.calls * sum(graph.tensors[t].size for t in work.floats),
         "weight_elements": sum(graph.layers[i].weight_elements for i in work.weighted),
     }  # fmt: skip
     return times, counts, work
+
+
+def large_profile(config: ml_collections.ConfigDict) -> autosplit.Profile:
+    """Prices a large network with branches, whose errors are drawn."""
+    return drawn_profile(
+        branched_graph(config.large.layers, config.large.family),
+        config.large.bits,
+        edge=named_device(config.edge),
+        cloud=named_device(config.cloud),
+        network=Network(**config.network.to_dict()),
+        seed=config.seed,
+    )
 
 
 def profile_case(

@@ -19,6 +19,7 @@ Document = Mapping[str, Any]
 LEAST_SPEEDUP = 20.0
 LONGEST_TRACE_S = 5.0
 LONGEST_SOLVE_S = 1.0
+LONGEST_LARGE_SOLVE_S = 30.0
 LARGEST_EXCESS = 0.02
 
 LOOP, HISTOGRAM = "NumPy loop", "NumPy histogram"
@@ -70,6 +71,7 @@ def summary_of(document: Document) -> dict[str, Any]:
         ),
         "trace_s": median["trace"],
         "solve_s": median["solve"],
+        "solve_large_s": median["solve large"],
     }
 
 
@@ -105,7 +107,10 @@ def aims_of(document: Document) -> list[dict[str, Any]]:
          "found": f"{format_number(speedup)} times", "met": speedup >= LEAST_SPEEDUP},
         {"aim": "whole profile, warm, at least 20 times faster than the loop, which does less",
          "found": f"{format_number(whole)} times", "met": whole >= LEAST_SPEEDUP},
-        {"aim": "solve the whole list under 1 s",
+        {"aim": f"solve {document['counts']['large_layers']} layers with branches under 30 s",
+         "found": format_ms(found["solve_large_s"]),
+         "met": found["solve_large_s"] < LONGEST_LARGE_SOLVE_S},
+        {"aim": "solve, the full Pareto front included, under 1 s",
          "found": format_ms(found["solve_s"]), "met": found["solve_s"] < LONGEST_SOLVE_S},
         {"aim": "trace under 5 s",
          "found": format_ms(found["trace_s"]), "met": found["trace_s"] < LONGEST_TRACE_S},

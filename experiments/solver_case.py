@@ -23,6 +23,9 @@ closed sets grow with the square of their length."""
 STAGES = 4
 """Each halves the picture and doubles the channels."""
 
+MIDDLE_BITS = 5
+"""Everywhere, they make twice the error that `binding_constraints` allows."""
+
 
 def branched_graph(layers: int, family: str, image_size: int = 224) -> autosplit.LayerGraph:
     """Traces a convolutional network of a number of layers.
@@ -154,3 +157,12 @@ def drawn_profile(
     pixels = sum(graph.tensors[t].size for t in graph.inputs)
     raw = InputEncoding(name="raw", payload_bytes=float(pixels), lossless=True)
     return price_graph(graph, errors, [raw], edge=edge, cloud=cloud, network=network)
+
+
+def binding_constraints(profile: autosplit.Profile) -> autosplit.Constraints:
+    """Returns limits that cannot be kept by one bit-width everywhere: both bind."""
+    memory = profile.weight_bytes[:, -1].sum() / 2 + profile.tensor_bytes[:, -1].max()
+    k = int(np.searchsorted(profile.bits, MIDDLE_BITS).clip(max=len(profile.bits) - 1))
+    error = (profile.weight_gain * profile.weight_error[:, k]).sum()
+    error += (profile.activation_gain * profile.activation_error[:, k]).sum()
+    return autosplit.Constraints(memory_bytes=float(memory), output_error=float(error) / 2)

@@ -31,12 +31,16 @@ from autosplit.reporting.canvas import new_figure, save_figure, settle_layout, s
 from autosplit.reporting.formats import format_percent, format_size
 from autosplit.reporting.tables import markdown_table
 from experiments.flag_parsing import parse_flags
-from experiments.solver_case import branched_graph, drawn_profile
+from experiments.solver_case import (
+    MIDDLE_BITS,
+    binding_constraints,
+    branched_graph,
+    drawn_profile,
+)
 from experiments.timing import timed
 
 COLOURS = {"residual": "#2f6fde", "inception": "#c2410c", "parallel": "#15803d"}
 ALL_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
-MIDDLE_BITS = 5
 
 
 def define_flags() -> None:
@@ -147,15 +151,6 @@ def with_fewer_cuts(profile: autosplit.Profile, count: int) -> autosplit.Profile
     )  # fmt: skip
 
 
-def binding_constraints(profile: autosplit.Profile) -> autosplit.Constraints:
-    """Returns limits that cannot be kept by one bit-width everywhere: both bind."""
-    memory = profile.weight_bytes[:, -1].sum() / 2 + profile.tensor_bytes[:, -1].max()
-    k = int(np.searchsorted(profile.bits, MIDDLE_BITS).clip(max=len(profile.bits) - 1))
-    error = (profile.weight_gain * profile.weight_error[:, k]).sum()
-    error += (profile.activation_gain * profile.activation_error[:, k]).sum()
-    return autosplit.Constraints(memory_bytes=float(memory), output_error=float(error) / 2)
-
-
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """Writes a row for each case; times in seconds, memory in bytes."""
     text = io.StringIO()
@@ -180,9 +175,9 @@ def markdown_text(document: dict[str, Any]) -> str:
 {markdown_table(table)}
 
 `autosplit.solve` on traced networks whose errors are drawn, under a memory limit of half of all
-weights at 8 bits and the largest tensor, and an error limit of half of that of {MIDDLE_BITS} bits everywhere;
-median of the warm calls. Where more cuts are searched than listed, the graph has more than 4,096
-closed sets and the solver finds them by minimum cuts; the gap is over all of them.
+weights at 8 bits and the largest tensor, and an error limit of half of that of {MIDDLE_BITS} bits
+everywhere; median of the warm calls. Where more cuts are searched than listed, the graph has more
+than 4,096 closed sets and the solver finds them by minimum cuts; the gap is over all of them.
 
 Commit {record["git"]["commit"]}{" with changes" if record["git"]["dirty"] else ""}, seed
 {record["seed"]}, {record["device"]["cpu"]} with {record["device"]["cpu_cores"]} cores, numpy

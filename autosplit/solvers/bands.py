@@ -15,7 +15,7 @@ import numpy as np
 from autosplit.solvers.tables import Tables, padded
 
 MAX_BANDS = 64
-MAX_SUBPROBLEMS = 65_536
+MAX_SUBPROBLEMS = 16_384
 """The levels are joined to bands where cuts times levels would exceed this."""
 
 

@@ -47,6 +47,14 @@ class Resolution:
                                  "every plan or the share that plans may lie apart.")
 
 
+REFINEMENTS = (Resolution(output_error=0.5, memory_bytes=0.2),
+               Resolution(output_error=0.25, memory_bytes=0.1), Resolution())
+"""Resolutions of a front that must not take long, each after what the one before it found."""
+
+ENOUGH_SOLVES = 60
+"""A front that took more solves than this is not refined."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Front:
     """Plans of which none beats another, and what they are proven to cover.
@@ -85,7 +93,8 @@ def find_front(relaxation: Relaxation, constraints: Constraints, known: list[Spl
       relaxation: of the profile, for an objective; its pool grows.
       constraints: every plan found keeps them.
       known: feasible plans; lossless cloud-only among them bounds what is of interest.
-      resolution: of error and memory; the default one where None.
+      resolution: of error and memory. Where None: that of the last of `REFINEMENTS` that is
+        reached before the solves exceed `ENOUGH_SOLVES`; the front's factors tell.
 
     Returns:
       The front; empty where nothing keeps the constraints and is of interest.
@@ -93,11 +102,13 @@ def find_front(relaxation: Relaxation, constraints: Constraints, known: list[Spl
     >>> find_front(relaxation, Constraints(), plans).exact  # doctest: +SKIP
     False
     """
-    resolution = Resolution() if resolution is None else resolution
     upper = _interesting_below(relaxation, constraints, known)
-    error_factor, memory_factor = 1 + resolution.output_error, 1 + resolution.memory_bytes
-    sweep = Sweep(relaxation, budgets_of(constraints), upper, error_factor, memory_factor)
-    covers = sweep.run()
+    sweep = Sweep(relaxation, budgets_of(constraints), upper)
+    for step in REFINEMENTS if resolution is None else (resolution,):
+        error_factor, memory_factor = 1 + step.output_error, 1 + step.memory_bytes
+        covers = sweep.run(error_factor, memory_factor)
+        if sweep.solves > ENOUGH_SOLVES:
+            break
     return Front(plans=tuple(_plan(relaxation, constraints, found) for found in covers),
                  upper=upper, cost_factor=sweep.cost_factor, error_factor=error_factor,
                  memory_factor=memory_factor, solves=sweep.solves)

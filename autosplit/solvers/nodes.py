@@ -24,6 +24,9 @@ FIRST_ENTRIES = 24
 SHARPENED = 32
 """Nodes that the whole pool is applied to at once."""
 
+MAX_VALUES = 8_000_000
+"""Entries of the pool times subproblems; beyond it, nothing more is shared."""
+
 
 class Nodes:
     """The open subproblems of a relaxation within budgets.
@@ -59,8 +62,10 @@ class Nodes:
         return int(self.index[which])
 
     def share(self, scale: float, multipliers: np.ndarray) -> None:
-        """Adds multipliers f64[5] to the pool and applies them."""
+        """Adds multipliers f64[5] to the pool, if it has room, and applies them."""
         since = len(self.relaxation.scale)
+        if (since + 1) * len(self.relaxation.cut) > MAX_VALUES:
+            return
         self.relaxation.add(np.array([scale]), multipliers[None])
         self._spent = np.append(self._spent, self.relaxation.spent(self.budgets, since))
         self._apply(slice(since, since + 1))

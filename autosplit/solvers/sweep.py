@@ -62,28 +62,36 @@ class Sweep:
       found: N plans, not all of them needed.
       points: f64[N, 3], their cost, error and memory.
       reach: f64[N, 2], the largest error and memory that each does not cover.
-      covers: indices of those that cover a part of the plane.
+      covers: indices of those that cover a part of the plane, since the last start.
+      proven: f64[S, 3], the corner of every solve and the bound that it proved there.
       cost_factor: 1.0, or how far covers may cost more than what was not found.
       solves: searches so far.
     """
 
-    def __init__(self, relaxation: Relaxation, budgets: np.ndarray, upper: float,
-                 error_factor: float, memory_factor: float):
+    def __init__(self, relaxation: Relaxation, budgets: np.ndarray, upper: float):
         self.relaxation, self.budgets, self.upper = relaxation, budgets, upper
         self.cuts = runs_some(relaxation.tables.profile)
-        self.factors = np.array([error_factor, memory_factor])
-        self.max_labels = FEWER_LABELS if (self.factors > 1).any() else MAX_LABELS
         self.found: list[Found] = []
         self.points, self.reach = np.zeros((0, 3)), np.zeros((0, 2))
+        self.proven = np.zeros((0, 3))
         self.covers: set[int] = set()
         self.cost_factor, self.solves = 1.0, 0
 
-    def run(self) -> list[Found]:
-        """Explores everything; returns the covers that none beats, by rising cost."""
+    def run(self, error_factor: float, memory_factor: float) -> list[Found]:
+        """Explores everything; returns the covers that none beats, by rising cost.
+
+        What earlier runs found and proved is not solved again.
+        """
+        self.factors = np.array([error_factor, memory_factor])
+        self.max_labels = FEWER_LABELS if (self.factors > 1).any() else MAX_LABELS
+        self.reach = self._reach_of(self.points[:, 1:])
+        self.covers, self.cost_factor = set(), 1.0
         floor, corner = np.full(2, NOTHING), self.budgets[SWEPT]
         boxes = collections.deque([Box(floor=floor, corner=corner, bound=0.0)])
         while boxes:
-            box = boxes.popleft()
+            box = self._inherit(boxes.popleft())
+            if box.bound >= threshold(self.upper):
+                continue
             cover = self._known_cover(box)
             if cover is None:
                 box, cover = self._solve(box)
@@ -91,6 +99,12 @@ class Sweep:
                 self.covers.add(cover)
                 boxes.extend(_remainders(box, self.reach[cover]))
         return self._front()
+
+    def _inherit(self, box: Box) -> Box:
+        """Raises a box's bound to what was proven for larger corners."""
+        larger = (self.proven[:, :2] >= box.corner).all(axis=1)
+        bound = float(self.proven[larger, 2].max(initial=box.bound))
+        return dataclasses.replace(box, bound=bound)
 
     def _known_cover(self, box: Box) -> int | None:
         """Returns the plan that covers most of a box; None if none covers its corner."""
@@ -128,12 +142,14 @@ class Sweep:
             spent = np.array([float(charges.predicted_output_error), float(memory)])
             self.found.append(found)
             self.points = np.append(self.points, [[found.cost, *spent]], axis=0)
-            self.reach = np.append(self.reach, [self._reach_of(spent)], axis=0)
+            self.reach = np.append(self.reach, self._reach_of(spent[None]), axis=0)
+        self.proven = np.append(self.proven, [[*corner, found.lower_bound]], axis=0)
         return found.lower_bound
 
     def _reach_of(self, spent: np.ndarray) -> np.ndarray:
+        """Returns f64[N, 2]: the largest error and memory that plans do not cover."""
         # Bytes are whole numbers; errors are sums, equal up to rounding.
-        less = np.array([spent[0] * (1 - ROUNDING / 2), spent[1] - 0.5])
+        less = np.stack([spent[:, 0] * (1 - ROUNDING / 2), spent[:, 1] - 0.5], axis=1)
         return np.where(spent > 0, np.minimum(spent / self.factors, less), NOTHING)
 
     def _concede(self, box: Box) -> int | None:

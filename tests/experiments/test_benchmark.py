@@ -30,6 +30,7 @@ def result(tmp_path_factory):
     config.calls = 2
     config.bits = BITS
     config.copy_bytes = 1 << 16
+    config.large.layers = 12
     for name in config.repeats:
         config.repeats[name] = 1
     workdir = tmp_path_factory.mktemp("benchmark")

@@ -11,7 +11,12 @@ from autosplit.errors import InputError
 from autosplit.hardware import EYERISS, TPU, Network
 from configs import solver_cost as settings
 from experiments import solver_cost
-from experiments.solver_case import FAMILIES, branched_graph, drawn_profile
+from experiments.solver_case import (
+    FAMILIES,
+    binding_constraints,
+    branched_graph,
+    drawn_profile,
+)
 
 NETWORK = Network(uplink_bits_per_s=3e6)
 
@@ -51,7 +56,7 @@ def test_drawn_errors_fall_with_bits_and_prices_are_real():
 def test_the_limits_bind():
     graph = branched_graph(24, "residual", image_size=32)
     profile = drawn_profile(graph, (2, 5, 8), edge=EYERISS, cloud=TPU, network=NETWORK)
-    limits = solver_cost.binding_constraints(profile)
+    limits = binding_constraints(profile)
     whole = profile.weight_bytes.sum(axis=0) + profile.tensor_bytes.max(axis=0)
     assert whole[0] < limits.memory_bytes < whole[-1]
     gains = profile.weight_gain @ profile.weight_error

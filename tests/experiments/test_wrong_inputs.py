@@ -106,7 +106,7 @@ def test_a_device_that_nobody_knows(fails, config, side):
         ("constraints", "memory_bytes", -1, "expected 0 or more bytes"),
         ("constraints", "output_error", float("nan"), "expected a number or None"),
         ("constraints", "memory", 3, "config.constraints has the fields"),
-        ("network", "uplink_bits_per_s", 0.0, "expected a rate above 0"),
+        ("network", "uplink_bits_per_s", 0.0, "expected a finite rate above 0"),
         ("network", "speed", 3.0, "config.network has the fields"),
     ],
 )
