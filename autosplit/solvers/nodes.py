@@ -81,10 +81,10 @@ class Nodes:
         self.bound = np.maximum(self.bound, bounds.max(axis=0, initial=0.0))
 
     def _sharpen(self) -> None:
-        some = np.arange(len(self.bound))
+        """Applies the whole pool to the lowest nodes that are not sharp."""
+        some = np.flatnonzero(~self.sharp)
         if len(some) > SHARPENED:
-            some = np.argpartition(self.bound, SHARPENED)[:SHARPENED]
-        some = some[~self.sharp[some]]
+            some = some[np.argpartition(self.bound[some], SHARPENED)[:SHARPENED]]
         bounds = self.relaxation.bounds_by(slice(None), self._spent, self.index[some])
         best = bounds.max(axis=0)
         self.bound[some] = np.maximum(self.bound[some], best)

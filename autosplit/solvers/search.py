@@ -3,7 +3,9 @@
 Every cut at every band of levels starts with its bound from the relaxation. The least
 bound is popped, sharpened by its own dual (whose multipliers join the pool and so
 bound all the others), then branched on its levels and the bits of its crossing
-tensors, and once these are fixed solved as an exact knapsack. Done when no bound is below the best.
+tensors, and once these are fixed solved as an exact knapsack. A branch starts with its
+parent's bound, raised by what its bits add at the parent's multipliers, and is bounded by
+its own dual only when it is popped. Done when no bound is below the best.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ class _Search:
     """One search: what is still open, and the best so far.
 
     ``nodes`` are the (cut, band) with a pooled bound only; ``open`` is a heap of
-    subproblems with a bound of their own.
+    subproblems with a bound of their own or, until they are popped, their parent's.
     """
 
     def __init__(self, relaxation: Relaxation, budgets: np.ndarray, cuts: np.ndarray,

@@ -13,7 +13,7 @@ cost the same too, since one that spends less lies in a box that remains.
 
 Reference: Haimes, Lasdon and Wismer 1971 (the epsilon-constraint method); Laumanns, Thiele
 and Zitzler 2006 (its cells for three objectives). Deviations: disjoint boxes, bounds
-handed down to them, and the factors.
+handed down to them and to smaller corners, and the factors.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Box:
 
 
 class Sweep:
-    """One exploration.
+    """One exploration, coarse or refined by further runs.
 
     Attributes:
       found: N plans, not all of them needed.
       points: f64[N, 3], their cost, error and memory.
       reach: f64[N, 2], the largest error and memory that each does not cover.
-      covers: indices of those that cover a part of the plane, since the last start.
+      covers: indices of those that cover a part of the plane, in the last run.
       proven: f64[S, 3], the corner of every solve and the bound that it proved there.
       cost_factor: 1.0, or how far covers may cost more than what was not found.
       solves: searches so far.

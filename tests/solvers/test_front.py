@@ -144,6 +144,32 @@ def test_finer_resolutions_list_more_plans_and_none_that_is_beaten(make_resnet50
         assert plan.lower_bound == plan.latency_s
 
 
+def test_a_front_without_a_resolution_is_refined_while_that_is_cheap(make_profile, make_resnet50):
+    """Small graphs reach the default; where many cuts compete it stops, and says so."""
+    small, hard = front_of(make_profile(4), resolution=None), front_of(make_resnet50(),
+                                                                       resolution=None)
+    default = Resolution()
+    assert small.error_factor == 1 + default.output_error
+    assert small.memory_factor == 1 + default.memory_bytes
+    assert hard.error_factor > small.error_factor
+    assert hard.memory_factor > small.memory_factor
+    assert hard.solves < 150
+    points = points_of(hard)
+    assert len(non_dominated(points)) == len(points) >= 20
+
+
+@pytest.mark.parametrize("seed", range(330, 350))
+def test_refined_fronts_cover_what_they_leave_out(make_profile, seed):
+    profile = make_profile(seed)
+    constraints = random_constraints(np.random.default_rng(seed),
+                                     enumerated(profile, Constraints(), math.inf))
+    front = front_of(profile, constraints, resolution=None)
+    points = enumerated(profile, constraints, front.upper)
+    factors = np.array([front.cost_factor, front.error_factor, front.memory_factor])
+    covered = (points_of(front)[None] <= points[:, None] * factors * (1 + 2e-9)).all(axis=2)
+    assert covered.any(axis=1).all()
+
+
 @pytest.mark.parametrize(("name", "value"), [
     ("output_error", -0.1), ("memory_bytes", math.inf), ("output_error", math.nan),
     ("memory_bytes", "5%"), ("output_error", True),
