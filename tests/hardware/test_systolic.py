@@ -1,6 +1,7 @@
 """`Systolic`: its bounds, what each kind of layer costs, and its traffic."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -27,35 +28,7 @@ from experiments.scalesim_speed import workload_of
 BITS = np.array([1, 2, 4, 7, 8, 9, 16, 17, 32])
 
 
-@st.composite
-def layers(draw):
-    """Any layer, small enough for loops."""
-    size = st.integers(1, 9)
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    return Workload(
-        kind=draw(st.sampled_from(["conv", "conv", "gemm", "vector"])),
-        batch=draw(st.integers(1, 2)),
-        in_height=draw(size),
-        in_width=draw(size),
-        in_channels=groups * draw(st.integers(1, 6)),
-        out_height=draw(size),
-        out_width=draw(size),
-        out_channels=groups * draw(st.integers(1, 12)),
-        kernel_height=draw(st.integers(1, 4)),
-        kernel_width=draw(st.integers(1, 4)),
-        stride_height=draw(st.integers(1, 3)),
-        stride_width=draw(st.integers(1, 3)),
-        dilation_height=draw(st.integers(1, 2)),
-        dilation_width=draw(st.integers(1, 2)),
-        upsample_height=draw(st.integers(1, 2)),
-        upsample_width=draw(st.integers(1, 2)),
-        groups=groups,
-        repeat=draw(st.integers(1, 2)),
-        input_elements=draw(st.integers(0, 5000)),
-        output_elements=draw(st.integers(0, 5000)),
-        weight_elements=draw(st.integers(0, 5000)),
-        vector_ops=draw(st.integers(0, 100)),
-    )
+layers = functools.partial(st.from_type, Workload)
 
 
 devices = st.builds(
