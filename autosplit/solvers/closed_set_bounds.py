@@ -74,7 +74,8 @@ class _Boxes:
 
     ``least``, ``most`` i64[T] are the caps at both ends (-1: none fits); ``low``,
     ``high`` i64[L] of each layer's widest tensor; ``floor`` i64[L] how far it may fall where
-    tensors cross; ``gate`` i64[L], the tensor that has to cross for it (T: none).
+    tensors cross; ``gate`` i64[L], the tensor that has to cross for it (T: none). ``sent``,
+    ``kept`` bool[T, K]: bits that a tensor that crosses, or stays, may have.
     """
 
     least: np.ndarray
@@ -83,6 +84,8 @@ class _Boxes:
     high: np.ndarray
     floor: np.ndarray
     gate: np.ndarray
+    sent: np.ndarray
+    kept: np.ndarray
 
 
 class ClosedSetBounds:
@@ -103,6 +106,7 @@ class ClosedSetBounds:
         self.topology = Topology.of(profile)
         self.rows = np.flatnonzero(np.isfinite(budgets))
         self.budgets = budgets[self.rows]
+        self._last: tuple[tuple[float, ...], _Priced] | None = None
         shares = _shares(profile.weight_group, self.topology.ancestors)
         parts = [self._cost(), *(self._use(int(row), shares) for row in self.rows)]
         self.layer, self.sent, self.kept, self.cloud, fixed = (
@@ -135,7 +139,7 @@ class ClosedSetBounds:
         Args:
           multipliers: f64[R], 0 or more.
         """
-        priced = self._price(np.append(1.0, multipliers))
+        priced = self._prices_at(tuple(multipliers.tolist()))
         boxes = self._boxes(region)
         edge, tensor, bits = self._arc_prices(priced, boxes)
         found = minimum_closed_set(self.topology, edge, priced.cloud, tensor,
@@ -149,6 +153,12 @@ class ClosedSetBounds:
         excess = self._use_of(found.on_edge, priced, boxes, bits) - self.budgets
         excess[self.rows == MEMORY] += region.smallest
         return Bound(value=value, on_edge=found.on_edge, excess=excess)
+
+    def _prices_at(self, multipliers: tuple[float, ...]) -> _Priced:
+        """Keeps the last ones: the parts of a region start where it ended."""
+        if self._last is None or self._last[0] != multipliers:
+            self._last = multipliers, self._price(np.array([1.0, *multipliers]))
+        return self._last[1]
 
     def _price(self, weights: np.ndarray) -> _Priced:
         layer = np.tensordot(weights, self.layer, axes=1)
@@ -174,7 +184,30 @@ class ClosedSetBounds:
         low = lowest[touched].max(axis=1)
         gate = touched[np.arange(len(touched)), column]
         gate = np.where(floor < low, gate, len(least))
-        return _Boxes(least, most, low, np.append(most, -1)[touched].max(axis=1), floor, gate)
+        high = np.append(most, -1)[touched].max(axis=1)
+        index = np.arange(self.sent.shape[2])
+        inside = index <= most[:, None]
+        spare = self._tensors_spare(region)
+        sent = (inside | ~self.tables.free[:, None]) & self._affords(self.sent, spare)
+        inside &= index >= np.maximum(least, 0)[:, None]
+        kept = inside & self._affords(self.kept, spare)
+        kept |= inside & ~kept.any(axis=1, keepdims=True)  # has to cross: any price will do
+        return _Boxes(least, most, low, high, floor, gate, sent, kept)
+
+    def _tensors_spare(self, region: Region) -> np.ndarray:
+        """Returns f64[P, T]: how much more than least a tensor may use where it is made."""
+        if region.spare is None:
+            return np.full(self.sent.shape[:2], np.inf)
+        made = self.topology.producer >= 0
+        return np.where(made, region.spare[:, self.topology.producer], np.inf)
+
+    def _affords(self, use: np.ndarray, spare: np.ndarray) -> np.ndarray:
+        return (use - self._held <= spare[:, :, None]).all(axis=0)
+
+    @functools.cached_property
+    def _held(self) -> np.ndarray:
+        """f64[P, T, 1]: the least that a tensor uses, sent or kept."""
+        return np.minimum(self.sent, self.kept).min(axis=2, keepdims=True)
 
     @functools.cached_property
     def _made(self) -> np.ndarray:
@@ -202,18 +235,16 @@ class ClosedSetBounds:
         high, low = np.maximum(boxes.high, 0), np.maximum(boxes.low, 0)
         base = np.where(fits, priced.ranges[every, low, high], np.inf)
         index = np.arange(priced.sent.shape[1])
-        sent = np.where(self.tables.free[:, None],
-                        np.where(index <= boxes.most[:, None], priced.sent, np.inf),
-                        priced.sent[:, -1:])
+        sent = np.where(self.tables.free[:, None], priced.sent, priced.sent[:, -1:])
+        sent = np.where(boxes.sent, sent, np.inf)
         gated = np.flatnonzero((boxes.gate < len(sent)) & fits)
         fallen = np.maximum(index, boxes.floor[gated, None])
         saved = base[gated, None] - priced.ranges[gated[:, None], fallen, high[gated, None]]
         np.subtract.at(sent, boxes.gate[gated], np.maximum(saved, 0.0))
-        inside = (index >= np.maximum(boxes.least, 0)[:, None]) & (index <= boxes.most[:, None])
-        kept = np.where(inside, priced.kept, np.inf).min(axis=1)
+        kept = np.where(boxes.kept, priced.kept, np.inf).min(axis=1)
         kept = np.where(np.isfinite(kept), kept, 0.0)
         net = sent.min(axis=1) - kept
-        net = np.where(np.isfinite(net), net, 0.0)
+        net = np.where(np.isfinite(net) | (boxes.most >= 0), net, 0.0)
         made = self.topology.producer >= 0
         np.add.at(base, self.topology.producer[made], (kept + np.minimum(net, 0.0))[made])
         bits = np.where(self.tables.free, sent.argmin(axis=1), sent.shape[1] - 1)

@@ -18,7 +18,7 @@ from autosplit.solvers.regions import Region
 TOLERANCE = 1e-7
 """Relative to the bound: where no more can be won, climbing ends."""
 
-REACH = 8.0
+REACH = 3.0
 """The multipliers move by at most this factor at a time."""
 
 NEGLIGIBLE = 1e-12
@@ -33,12 +33,14 @@ class Climbed:
       bound: the highest; multipliers: f64[R] that give it.
       rival: bool[L], of the other closed sets that were met the one that does best at
         these multipliers; None where there was no other.
+      met: the closed sets bool[L] that were met, with repetitions.
       min_cuts: how many it took.
     """
 
     bound: Bound
     multipliers: np.ndarray
     rival: np.ndarray | None
+    met: tuple[np.ndarray, ...]
     min_cuts: int
 
 
@@ -64,7 +66,8 @@ def climb(bounds: ClosedSetBounds, region: Region, start: np.ndarray, enough: fl
         if met[-1].value > met[best].value:
             best = len(met) - 1
     return Climbed(bound=met[best], multipliers=points[best], min_cuts=len(met),
-                   rival=_rival(points, met, best))
+                   rival=_rival(points, met, best),
+                   met=tuple(bound.on_edge for bound in met if bound.on_edge is not None))
 
 
 def _rival(points: list[np.ndarray], met: list[Bound], best: int) -> np.ndarray | None:

@@ -20,6 +20,8 @@ class Region:
       least_top, most_top: of the range of tops, the bits (index) that no free tensor on the
         edge exceeds.
       on_edge, in_cloud: bool[L], layers that are forced there.
+      spare: f64[P, L], see `reach`: what is left, with a layer on the edge, of the cost of a
+        known plan and of the budgets; None where nobody looked.
     """
 
     smallest: int
@@ -28,6 +30,11 @@ class Region:
     most_top: int
     on_edge: np.ndarray
     in_cloud: np.ndarray
+    spare: np.ndarray | None = None
+
+    def holds(self, on_edge: np.ndarray) -> bool:
+        """Returns whether a closed set bool[L] keeps to where layers are forced."""
+        return not ((self.on_edge & ~on_edge) | (self.in_cloud & on_edge)).any()
 
 
 def caps_at(tables: Tables, level: int, top: int) -> np.ndarray:
@@ -140,10 +147,8 @@ class Regions:
 
         Another set lacks one of its last layers, or else it has one of the next ones.
         """
-        followed = self._needs[on_edge].any(axis=0)
-        last = np.flatnonzero(on_edge & ~followed & ~region.on_edge)
-        ready = ~(self._needs & ~on_edge).any(axis=1)
-        after = np.flatnonzero(ready & ~on_edge & ~region.in_cloud)
+        last, after = self._ends(on_edge)
+        last, after = last[~region.on_edge[last]], after[~region.in_cloud[after]]
         kept = region.on_edge | on_edge
         shorter = [dataclasses.replace(region, on_edge=_put(region.on_edge, last[:index]),
                                        in_cloud=_put(region.in_cloud, last[index : index + 1]))
@@ -152,6 +157,18 @@ class Regions:
                                       in_cloud=_put(region.in_cloud, after[:index]))
                   for index in range(len(after))]
         return shorter + longer
+
+
+    def neighbours(self, on_edge: np.ndarray) -> list[np.ndarray]:
+        """Returns the closed sets that have one layer more or less."""
+        change = np.concatenate(self._ends(on_edge))
+        return list(on_edge ^ (np.arange(len(on_edge)) == change[:, None]))
+
+    def _ends(self, on_edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns i64: the layers that nothing in a set needs, and those that may follow it."""
+        followed = self._needs[on_edge].any(axis=0)
+        ready = ~(self._needs & ~on_edge).any(axis=1)
+        return np.flatnonzero(on_edge & ~followed), np.flatnonzero(ready & ~on_edge)
 
 
 def _put(flags: np.ndarray, layers: np.ndarray) -> np.ndarray:

@@ -97,6 +97,23 @@ class Tables:
         gains = np.stack([profile.activation_gain * made, 1.0 * made, 0.0 * made])
         self.tensor_use = gains[:, :, None] * profile.activation_error
 
+    def at(self, profile: Profile, setting: tuple[int, int] | None = None) -> Tables:
+        """Returns the tables of the same layers and tensors with other cuts, or at one setting.
+
+        Args:
+          profile: equal to this one's but for ``on_edge``, ``crosses`` and ``cut_names``.
+          setting: level (bytes) and top (index) of all cuts; every one that they have if None.
+        """
+        part = Tables(profile, self.objective)
+        if setting is not None:
+            part.levels, part.tops = np.array(setting[:1]), np.array(setting[1:])
+            part.caps = _caps(profile.tensor_bytes, part.free, part.levels, part.tops)
+            part.valid = np.ones((len(profile.on_edge), 1), dtype=bool)
+        for name in ("latency", "energy", "cost"):
+            terms: Terms = getattr(self, name)
+            vars(getattr(part, name)).update(range_min=terms.range_min, varies=terms.varies)
+        return part
+
     def activation_bytes(self, cut: np.ndarray | int, setting: np.ndarray | int) -> np.ndarray:
         """Returns the largest edge tensor of cuts at settings (indices along C and A)."""
         return np.maximum(self.levels[setting], self.fixed_bytes[cut])

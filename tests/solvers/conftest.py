@@ -80,7 +80,7 @@ def crossing(on_edge, reads, producer, is_output):
     """Returns bool[C, T]: a tensor that the edge has and the cloud reads, or returns."""
     has = on_edge[:, np.maximum(producer, 0)] | (producer < 0)
     in_cloud = (~on_edge).astype(np.float32)
-    wanted = (in_cloud @ reads.astype(np.float32) > 0) | (is_output & (producer >= 0))
+    wanted = (in_cloud @ reads.astype(np.float32) > 0) | is_output
     return has & wanted & ~on_edge.all(axis=1, keepdims=True)
 
 
