@@ -2,10 +2,10 @@
 
     python -m experiments.solver_cost --config=configs/solver_cost.py --workdir=build/solver_cost
 
-Expected: seconds for 1,000 layers with branches at 8 bit-widths, in every case under 30 s, with
+Expected: a few seconds in every case, 1,000 layers with branches at 8 bit-widths among them, with
 the gap to a proven bound in the table. build/solver_cost/solver_cost.png plots them.
 
-Duration: 5 min on 2 cores.
+Duration: 2 min on 2 cores.
 
 Three families of network: chains with short cuts, blocks of four branches, and two long branches
 side by side. They are traced and priced for real; their errors are drawn.

@@ -208,7 +208,7 @@ def cost_figure(rows: Sequence[dict[str, Any]], config: ml_collections.ConfigDic
             panel.set_xlabel(label)
             panel.grid(True)
         axes[0].set_ylabel("seconds of one solve, warm")
-        axes[0].legend(loc="upper left")
+        axes[0].legend(loc="lower left")
         axes[0].set_title("Cost of the exact solver")
         settle_layout(figure)
     return figure

@@ -51,7 +51,7 @@ def named_device(name: str) -> Device:
     """
     if name.endswith(DEVICE_FILE_SUFFIX):
         return load_device(name)
-    return _look_up(DEVICES, name, "device")
+    return _look_up(DEVICES, name, "device", f", or a device file *{DEVICE_FILE_SUFFIX}")
 
 
 def named_network(name: str) -> Network:
@@ -69,10 +69,10 @@ def named_network(name: str) -> Network:
     return _look_up(NETWORKS, name, "network")
 
 
-def _look_up(presets: Mapping[str, _T], name: str, kind: str) -> _T:
+def _look_up(presets: Mapping[str, _T], name: str, kind: str, or_else: str = "") -> _T:
     if name not in presets:
         raise InputError(
-            f"There is no preset {kind} {name!r}; expected one of {', '.join(presets)}. "
+            f"There is no preset {kind} {name!r}; expected one of {', '.join(presets)}{or_else}. "
             f"For another {kind}, make one and pass the object."
         )
     return presets[name]
