@@ -1,4 +1,19 @@
-"""Solvers: from a profile to plans. NumPy only; they see nothing but the `Profile`."""
+"""Solvers: from a profile to plans. No JAX; they see nothing but the `Profile`.
+
+Where things are, by what is asked:
+
+- What a plan costs and may cost: ``charging``, ``objective``, ``constraints``, ``cloud_only``,
+  ``fixed_bits``; when nothing fits: ``infeasibility``.
+- The best plan over the listed cuts: ``planner`` calls ``search``, which opens ``subproblem``
+  after ``subproblem`` by the bounds of ``relaxation`` (``tables``, ``bands``, ``nodes``) and
+  solves each as a ``knapsack`` (``lagrangian``, ``labels``).
+- ... over all closed sets of layers: ``open_cuts`` (``min_cut``, ``closed_set_bounds``,
+  ``multipliers``, ``regions``, ``reach``).
+- The trade-offs: ``front`` (``sweep``, ``pareto``), returned as ``plan_list``.
+- Links that change: ``bandwidth``, ``robust``, ``plan_table``, ``trace_latency``.
+- What to compare with: ``baselines`` (``neurosurgeon``, ``dads``, ``uniform``,
+  ``lagrange_heuristic``), and ``exhaustive``, the oracle of the tests.
+"""
 
 from autosplit.solvers.baselines import BASELINES, compare_baselines
 from autosplit.solvers.charging import price
