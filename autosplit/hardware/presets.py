@@ -51,7 +51,7 @@ def named_device(name: str) -> Device:
     """
     if name.endswith(DEVICE_FILE_SUFFIX):
         return load_device(name)
-    return _look_up(DEVICES, name, "device", f", or a device file *{DEVICE_FILE_SUFFIX}")
+    return _look_up(DEVICES, name, "device", f"name a device file (*{DEVICE_FILE_SUFFIX}) or pass an object")
 
 
 def named_network(name: str) -> Network:
@@ -66,13 +66,13 @@ def named_network(name: str) -> Network:
     >>> named_network("paper_3mbps").uplink_s(224 * 224 * 3)  # raw 8-bit pixels
     0.3828125
     """
-    return _look_up(NETWORKS, name, "network")
+    return _look_up(NETWORKS, name, "network", "make one and pass the object")
 
 
-def _look_up(presets: Mapping[str, _T], name: str, kind: str, or_else: str = "") -> _T:
+def _look_up(presets: Mapping[str, _T], name: str, kind: str, instead: str) -> _T:
     if name not in presets:
         raise InputError(
-            f"There is no preset {kind} {name!r}; expected one of {', '.join(presets)}{or_else}. "
-            f"For another {kind}, make one and pass the object."
+            f"There is no preset {kind} {name!r}; expected one of {', '.join(presets)}. "
+            f"For another {kind}, {instead}."
         )
     return presets[name]
