@@ -51,7 +51,8 @@ def named_device(name: str) -> Device:
     """
     if name.endswith(DEVICE_FILE_SUFFIX):
         return load_device(name)
-    return _look_up(DEVICES, name, "device", f"name a device file (*{DEVICE_FILE_SUFFIX}) or pass an object")
+    instead = f"name a device file (*{DEVICE_FILE_SUFFIX}) or pass an object"
+    return _look_up(DEVICES, name, "device", instead)
 
 
 def named_network(name: str) -> Network:

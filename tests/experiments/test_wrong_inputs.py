@@ -142,8 +142,8 @@ def test_bits_that_cannot_be(fails, config, tmp_path, bits):
 @pytest.mark.parametrize(
     ("name", "limit", "words"),
     [
-        ("memory_bytes", 10, "memory_bytes of 10 is too small, the smallest that any needs is"),
-        ("output_error", 0.0, "output_error of 0 is too small, the smallest that any needs is"),
+        ("memory_bytes", 10, "memory_bytes: 10 was asked for, the best attainable is"),
+        ("output_error", 0.0, "output_error: 0 was asked for, the best attainable is"),
     ],
 )
 def test_a_limit_that_only_cloud_only_keeps(fails, config, tmp_path, name, limit, words):

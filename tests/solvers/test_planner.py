@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import re
-import time
 
 import numpy as np
 import pytest
@@ -46,11 +45,9 @@ def test_sorted_and_judged(make_resnet50):
     assert plans.best is next(plan for plan in plans if plan.feasible)
 
 
-def test_resnet50_is_exact_and_takes_about_a_second(make_resnet50):
+def test_resnet50_is_exact(make_resnet50):
     profile = make_resnet50(edge_bytes_per_s=1e8)
-    begin = time.perf_counter()
     plans = solve(profile, Constraints(memory_bytes=4 << 20, output_error=0.01))
-    assert time.perf_counter() - begin < 8  # about 0.2 s alone; a shared machine is slower
     assert plans.gap == 0
     assert len(plans.pareto) >= 5
     for plan in labelled(plans, "auto-split"):
@@ -186,12 +183,10 @@ def test_three_limits_that_contradict_only_together_are_named(make_profile):
     assert tried == 3
 
 
-def test_contradictions_are_found_fast(make_resnet50):
+def test_contradictions_of_a_large_network_are_named(make_resnet50):
     profile = make_resnet50()
-    begin = time.perf_counter()
     with pytest.raises(InfeasibleError, match="contradict"):
         solve(profile, Constraints(memory_bytes=200_000, output_error=1e-6, latency_s=0.1))
-    assert time.perf_counter() - begin < 8  # well under a second alone
 
 
 def test_lossy_encoding_waits_for_its_measurement(make_profile):
