@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from autosplit.errors import InputError
 from autosplit.profiling.plan import SplitPlan
@@ -84,6 +87,22 @@ def within(value: Any, limit: float) -> Any:
     (True, False)
     """
     return value <= limit + ROUNDING * abs(limit)
+
+
+def limits_broken(spent: Mapping[str, np.ndarray], constraints: Constraints) -> np.ndarray:
+    """Returns how many limits each of some assignments breaks.
+
+    Args:
+      spent: arrays of one shape by the name of the constraint, as `charging.Charges.costs`.
+      constraints: to keep.
+
+    Returns:
+      i64 of that shape.
+    """
+    broken = np.zeros(np.shape(next(iter(spent.values()))), dtype=np.int64)
+    for name, limit in constraints.limits().items():
+        broken += ~within(spent[name], limit)
+    return broken
 
 
 _UNKNOWN = {

@@ -19,7 +19,7 @@ from autosplit.solvers.charging import (
     price,
     runs_some,
 )
-from autosplit.solvers.constraints import Constraints, within
+from autosplit.solvers.constraints import Constraints, limits_broken
 from autosplit.solvers.objective import Objective
 
 MAX_ASSIGNMENTS = 2_000_000
@@ -104,7 +104,7 @@ def fastest_by_enumeration(profile: Profile, constraints: Constraints,
     objective = Objective() if objective is None else objective
     best, least = None, np.inf
     for block in enumerate_assignments(profile):
-        keeps = _keeps(block.charges, constraints)
+        keeps = limits_broken(block.charges.costs(), constraints) == 0
         cost = np.where(keeps, objective.cost(block.charges), np.inf)
         index = int(cost.argmin())
         if cost[index] < least:
@@ -114,11 +114,3 @@ def fastest_by_enumeration(profile: Profile, constraints: Constraints,
     cut, w_index, a_index = best
     return price(profile, cut=cut, w_bits=profile.bits[w_index], a_bits=profile.bits[a_index],
                  label="exhaustive")
-
-
-def _keeps(charges: Charges, constraints: Constraints) -> np.ndarray:
-    keeps = np.ones(charges.latency_s.shape, dtype=bool)
-    spent = charges.costs()
-    for name, limit in constraints.limits().items():
-        keeps &= within(spent[name], limit)
-    return keeps

@@ -26,7 +26,7 @@ from autosplit.solvers.charging import (
     runs_all,
     runs_some,
 )
-from autosplit.solvers.constraints import Constraints, judge, violations, within
+from autosplit.solvers.constraints import Constraints, judge, limits_broken, violations
 from autosplit.solvers.objective import Objective, check_energy
 from autosplit.workload import FLOAT_BITS
 
@@ -213,10 +213,7 @@ def best_cut(profile: Profile, fixed: FixedBits, cuts: np.ndarray, constraints: 
                          "Profile the graph with more cuts.")
     _check_known(profile, objective, label)
     charges = charge_cuts(profile, fixed, cuts)
-    spent = charges.costs()
-    broken = np.zeros(len(cuts), dtype=np.int64)
-    for name, limit in constraints.limits().items():
-        broken += ~within(spent[name], limit)
+    broken = limits_broken(charges.costs(), constraints)
     first = np.lexsort((objective.cost(charges), broken))[0]
     return judge(price_fixed(profile, fixed, int(cuts[first]), label), constraints)
 

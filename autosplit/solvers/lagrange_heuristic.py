@@ -10,7 +10,7 @@ from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
 from autosplit.solvers.charging import charge, chooses_bits, edge_tensors, price
 from autosplit.solvers.cloud_only import price_in_cloud
-from autosplit.solvers.constraints import Constraints, within
+from autosplit.solvers.constraints import Constraints, limits_broken, within
 from autosplit.solvers.fixed_bits import better, charge_cuts, uniform_bits
 from autosplit.solvers.neurosurgeon import prefixes
 
@@ -147,10 +147,7 @@ def _fastest(profile: Profile, constraints: Constraints, cut: int, w_index: np.n
              a_index: np.ndarray) -> list[SplitPlan]:
     """Returns the fastest of the assignments that keep the constraints, if any."""
     charges = charge(profile, cut, w_index, a_index)
-    spent = charges.costs()
-    keeps = np.ones(len(w_index), dtype=bool)
-    for name, limit in constraints.limits().items():
-        keeps &= within(spent[name], limit)
+    keeps = limits_broken(charges.costs(), constraints) == 0
     if not keeps.any():
         return []
     best = int(np.where(keeps, charges.latency_s, np.inf).argmin())

@@ -88,7 +88,7 @@ def solve(profile: Profile, constraints: Constraints | None = None,
     opened = search_open_cuts(relaxation.tables, budgets, split)
     if opened.profile is not profile:
         profile = opened.profile
-        relaxation = Relaxation(Tables(profile, objective))
+        relaxation = Relaxation(relaxation.tables.at(profile))
         whole = charging.runs_all(profile)
     split = opened.found
     edge = find_fastest(relaxation, budgets, whole)

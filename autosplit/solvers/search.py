@@ -31,9 +31,6 @@ from autosplit.solvers.relaxation import Relaxation
 from autosplit.solvers.subproblem import Subproblem
 from autosplit.solvers.tables import RESOURCES, TABLED
 
-SHARED_GAIN = 0.01
-"""Multipliers join the pool if they close at least this part of a node's gap."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
@@ -177,7 +174,7 @@ class _Search:
         if math.isfinite(bounded.bound):
             self.hint = bounded.multipliers
         self._queue(sub, bounded.bound, bounded.multipliers, bounded)
-        if bounded.bound - lowest > SHARED_GAIN * (min(self.upper, bounded.bound) - lowest):
+        if bounded.bound > lowest:
             self.nodes.share(float(math.isfinite(bounded.bound)), bounded.multipliers)
             self.nodes.drop(self.upper)
 
