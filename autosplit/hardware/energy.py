@@ -146,6 +146,17 @@ class Energy:
         return np.asarray(num_bytes, np.float64) * byte_j + np.asarray(move_s) * self.static_w
 
 
+def moved_j(energy: Energy | None, num_bytes: ArrayLike, move_s: np.ndarray) -> np.ndarray:
+    """Returns `Energy.move_j`, or NaN of the same shape where no energy is known.
+
+    >>> moved_j(None, 3, np.array([0.5]))
+    array([nan])
+    """
+    if energy is None:
+        return np.full_like(move_s, np.nan)
+    return energy.move_j(num_bytes, move_s)
+
+
 def compulsory_bytes(
     workloads: WorkloadTable, w_bits: np.ndarray, a_bits: np.ndarray
 ) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import InputError
-from autosplit.hardware.energy import Energy, compulsory_bytes, mac_width
+from autosplit.hardware.energy import Energy, compulsory_bytes, mac_width, moved_j
 from autosplit.hardware.spec import check_bits, require_positive
 from autosplit.workload import WorkloadTable
 
@@ -112,7 +112,4 @@ class Roofline:
 
     def move_j(self, num_bytes: ArrayLike) -> np.ndarray:
         """Returns joules to stream ``num_bytes`` through the memory once, NaN where unknown."""
-        move_s = self.move_s(num_bytes)
-        if self.energy is None:
-            return np.full_like(move_s, np.nan)
-        return self.energy.move_j(num_bytes, move_s)
+        return moved_j(self.energy, num_bytes, self.move_s(num_bytes))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import InputError
-from autosplit.hardware.energy import Energy
+from autosplit.hardware.energy import Energy, moved_j
 from autosplit.hardware.matrix_products import Products, products_of
 from autosplit.hardware.spec import MAC_BITS, check_bits, mac_bits, require_positive
 from autosplit.hardware.systolic_counts import (
@@ -144,10 +144,7 @@ class Systolic:
 
     def move_j(self, num_bytes: ArrayLike) -> np.ndarray:
         """Returns joules to stream ``num_bytes`` through the memory once, NaN where unknown."""
-        move_s = self.move_s(num_bytes)
-        if self.energy is None:
-            return np.full_like(move_s, np.nan)
-        return self.energy.move_j(num_bytes, move_s)
+        return moved_j(self.energy, num_bytes, self.move_s(num_bytes))
 
     def traffic_bytes(
         self, workloads: WorkloadTable, w_bits: np.ndarray, a_bits: np.ndarray

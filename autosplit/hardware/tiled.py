@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autosplit.errors import InputError
-from autosplit.hardware.energy import Energy, compulsory_bytes
+from autosplit.hardware.energy import Energy, compulsory_bytes, moved_j
 from autosplit.hardware.spec import MAC_BITS, check_bits, mac_bits, require_positive
 from autosplit.workload import WorkloadTable
 
@@ -159,10 +159,7 @@ class Tiled:
 
     def move_j(self, num_bytes: ArrayLike) -> np.ndarray:
         """Returns joules to stream ``num_bytes`` through the memory once, NaN where unknown."""
-        move_s = self.move_s(num_bytes)
-        if self.energy is None:
-            return np.full_like(move_s, np.nan)
-        return self.energy.move_j(num_bytes, move_s)
+        return moved_j(self.energy, num_bytes, self.move_s(num_bytes))
 
     def _streamed_inputs(self, workloads: WorkloadTable) -> np.ndarray:
         """Returns i64[L], elements read that are no weights, overlaps of windows included."""
