@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autosplit.errors import InputError
@@ -42,7 +42,8 @@ def sent_one_after_the_other(trace, num_bytes, start_s):
         offset -= lengths[row]
         row += 1
     while True:
-        span, rate = lengths[row] - offset, trace.bits_per_s[row]
+        # A start just before the first time may round to just behind the last segment's end.
+        span, rate = max(lengths[row] - offset, 0.0), trace.bits_per_s[row]
         if left <= span * rate:
             return elapsed + (left / rate if left else 0.0)
         left -= span * rate
@@ -51,6 +52,13 @@ def sent_one_after_the_other(trace, num_bytes, start_s):
 
 
 @settings(max_examples=200)
+@example(
+    trace=BandwidthTrace(
+        times_s=np.array([1.5622069e-187, 1.6276602, 34.6276602]), bits_per_s=[0.0, 0.0, 1000.0]
+    ),
+    periods=0.0,
+    start=0.0,
+)
 @given(
     trace=traces(),
     periods=st.floats(0, 20),
