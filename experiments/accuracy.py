@@ -12,12 +12,12 @@ import numpy as np
 import autosplit
 from autosplit.data import normalize
 from autosplit.evaluation import agreement, output_error, top_k_accuracy
-from autosplit.execution.assignment import (
+from autosplit.graph.running import GraphWeights, prepare
+from autosplit.profiling.assignment import (
     assignment_of,
     assignment_outputs,
     float_outputs,
 )
-from autosplit.graph.running import GraphWeights, prepare
 from autosplit.profiling.image_codecs import decode_roundtrip
 from autosplit.reporting.families import compared
 from experiments.steps import Job
@@ -109,7 +109,7 @@ def _plan_logits(
         images = normalize(decode_roundtrip(job.photographs.images, quality))
         return _float_logits(graph, weights, images)
     calls = [jnp.asarray(job.inputs[:, None])]
-    found = assignment_outputs(graph, weights, assignment_of(graph, plan), calls)
+    found = assignment_outputs(graph, weights, assignment_of(graph, weights, plan), calls)
     return np.asarray(found[0][:, 0])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import autosplit
 from autosplit.errors import InfeasibleError
-from autosplit.execution.assignment import input_error, output_errors
+from autosplit.profiling.assignment import input_error, output_errors
 from autosplit.solvers import best_uniform, judge, price
 from autosplit.solvers.baselines import applicable, compare_baselines
 from autosplit.solvers.charging import PACKED, PLAIN

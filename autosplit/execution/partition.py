@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 from autosplit.errors import InputError
 from autosplit.execution import weights as arrays
-from autosplit.execution.assignment import check_plan
 from autosplit.execution.halves import Half, Split
 from autosplit.execution.manifest import Manifest, TensorSpec, nest
 from autosplit.graph import Cut, LayerGraph
 from autosplit.graph.cuts import make_cut
 from autosplit.graph.running import flat_outputs, prepare, run_layers
 from autosplit.hardware import Network
+from autosplit.profiling.assignment import check_plan
 from autosplit.profiling.plan import FLOAT_BITS, SplitPlan
 from autosplit.quant.affine import dequantize, fake_quant, quantize
 from autosplit.quant.packing import packed_bytes

@@ -93,7 +93,8 @@ def _weight_tables(
     if not matrices:
         return ratio, jnp.zeros_like(ratio)
     reaches = {i: channel_reach(w, channel_axes(graph, i)) for i, w in matrices.items()}
-    found = _search(
+    # The channels are scaled to 1: the clip is the part of the range that is kept.
+    _, found = _search(
         rule, [_scaled_histogram(w, reaches[i]) for i, w in matrices.items()], bits, symmetric=True
     )
     errors = [
@@ -125,8 +126,7 @@ def _tensor_tables(
         return empty, empty, empty, extremes
     shapes = [histogram(tensors[t]) for t in floats]
     ends = jnp.array([[h.low, h.high] for h in shapes])
-    ratios = _search(rule, shapes, bits, symmetric=False)
-    low, high = ratios * ends[:, :1], ratios * ends[:, 1:]
+    low, high = _search(rule, shapes, bits, symmetric=False)
     errors = [activation_error(tensors[t], low[n], high[n], bits) for n, t in enumerate(floats)]
     rows = jnp.array(floats)
     return (
@@ -139,10 +139,10 @@ def _tensor_tables(
 
 def _search(
     rule: ClipRule, shapes: Sequence[Histogram], bits: jax.Array, *, symmetric: bool
-) -> jax.Array:
-    """Chooses the part of the range that is kept: f32[tensors, K]."""
+) -> tuple[jax.Array, jax.Array]:
+    """Chooses the clips: low and high, f32[tensors, K] each."""
 
-    def one(values: Histogram) -> jax.Array:
+    def one(values: Histogram) -> tuple[jax.Array, jax.Array]:
         return jax.vmap(lambda b: rule(values, b, symmetric))(bits)
 
     # One program for all tensors, run tensor by tensor: all at once would need

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from autosplit.errors import InfeasibleError
-from autosplit.execution.assignment import input_error, output_errors
 from autosplit.graph import LayerGraph
+from autosplit.profiling.assignment import input_error, output_errors
 from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
 from autosplit.solvers import Constraints, Objective, Plans, judge, solve

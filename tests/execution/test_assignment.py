@@ -1,5 +1,6 @@
 """Every assignment of bits runs in one compiled program, and errs as the split does."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,8 +10,9 @@ import pytest
 
 import autosplit
 from autosplit.errors import PlanMismatchError
-from autosplit.execution import assignment as module
-from autosplit.execution.assignment import (
+from autosplit.graph.running import prepare
+from autosplit.profiling import assignment as module
+from autosplit.profiling.assignment import (
     Assignment,
     assignment_of,
     assignment_outputs,
@@ -18,8 +20,8 @@ from autosplit.execution.assignment import (
     input_error,
     output_errors,
     relative_error,
+    weight_clips,
 )
-from autosplit.graph.running import prepare
 from autosplit.profiling.calibration import calibration_calls
 from autosplit.solvers.charging import price
 from autosplit.workload import FLOAT_BITS
@@ -40,6 +42,14 @@ def split_error(case, plan):
     )
 
 
+def stacked_clips(case, ratios):
+    """Returns the clips of many assignments, the number of the assignment first."""
+    weights = prepare(case.graph, case.params)
+    return jax.vmap(lambda ratio: weight_clips(case.graph, weights, ratio))(
+        jnp.asarray(ratios, jnp.float32)
+    )
+
+
 def random_assignments(case, count, seed=0):
     """Draws bits and edge sets; all arrays have ``count`` as the first axis."""
     rng = np.random.default_rng(seed)
@@ -52,7 +62,7 @@ def random_assignments(case, count, seed=0):
     return Assignment(
         on_edge=jnp.asarray(on_edge),
         w_bits=jnp.asarray(np.where(on_edge, profile.bits[k_w], FLOAT_BITS), jnp.int32),
-        w_ratio=jnp.asarray(profile.weight_ratio[rows, k_w], jnp.float32),
+        w_high=stacked_clips(case, profile.weight_ratio[rows, k_w]),
         a_bits=jnp.asarray(profile.bits[k_a], jnp.int32),
         a_low=jnp.asarray(profile.activation_low[columns, k_a], jnp.float32),
         a_high=jnp.asarray(profile.activation_high[columns, k_a], jnp.float32),
@@ -184,12 +194,12 @@ def test_chunks_of_assignments_equal_all_at_once(dense, prepared):
 
 def test_float_bits_are_the_function(dense, prepared, split_plan):
     weights, calls = prepared
-    plain = assignment_of(dense.graph, split_plan)
-    plain = Assignment(
-        on_edge=plain.on_edge, w_ratio=plain.w_ratio, a_low=plain.a_low, a_high=plain.a_high,
+    plain = assignment_of(dense.graph, weights, split_plan)
+    plain = dataclasses.replace(
+        plain,
         w_bits=jnp.full_like(plain.w_bits, FLOAT_BITS),
         a_bits=jnp.full_like(plain.a_bits, FLOAT_BITS),
-    )  # fmt: skip
+    )
     found = assignment_outputs(dense.graph, weights, plain, calls)
     expected = float_outputs(dense.graph, weights, calls)
     direct = jax.vmap(lambda x: dense.fn(dense.params, x))(calls[0])

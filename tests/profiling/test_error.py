@@ -113,7 +113,7 @@ def test_bits_are_no_constants_of_the_program(monkeypatch):
     def counting_rule(name):
         def rule(values, bits, symmetric):
             traced.append(symmetric)
-            return 1.0 + 0.0 * bits
+            return values.scaled(1.0 + 0.0 * bits, symmetric)
 
         return rule
 

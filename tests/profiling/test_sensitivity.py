@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autosplit.execution.assignment import (
+from autosplit.graph import trace
+from autosplit.graph.running import prepare
+from autosplit.profiling.assignment import (
     Assignment,
     assignment_outputs,
     float_outputs,
     relative_error,
+    weight_clips,
 )
-from autosplit.graph import trace
-from autosplit.graph.running import prepare
 from autosplit.profiling.sensitivity import output_gains
 from autosplit.workload import FLOAT_BITS
 
@@ -110,7 +111,7 @@ def measured(net, profiled):
         plain = Assignment(
             on_edge=jnp.ones(len(graph.layers), bool),
             w_bits=jnp.full(len(graph.layers), FLOAT_BITS),
-            w_ratio=jnp.asarray(profile.weight_ratio[:, k], jnp.float32),
+            w_high=weight_clips(graph, weights, profile.weight_ratio[:, k]),
             a_bits=jnp.full(len(graph.tensors), FLOAT_BITS),
             a_low=jnp.asarray(profile.activation_low[:, k], jnp.float32),
             a_high=jnp.asarray(profile.activation_high[:, k], jnp.float32),

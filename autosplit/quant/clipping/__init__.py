@@ -1,4 +1,4 @@
-"""Clipping methods: from a histogram and a bit-width to the part of the range that is kept."""
+"""Clipping methods: from a histogram and a bit-width to the range that is kept."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,8 @@ from autosplit.quant.clipping.histogram import Histogram, histogram
 from autosplit.quant.clipping.minmax import minmax_clip
 from autosplit.quant.clipping.mse import mse_clip
 
-ClipRule = Callable[[Histogram, jax.Array, bool], jax.Array]
+ClipRule = Callable[[Histogram, jax.Array, bool], tuple[jax.Array, jax.Array]]
+"""``rule(values, bits, symmetric) -> (low, high)``; ``low`` is ``-high`` where symmetric."""
 
 METHODS: Mapping[str, ClipRule] = {
     "minmax": minmax_clip,

@@ -14,10 +14,12 @@ _LAPLACE = jnp.array([
 ])  # fmt: skip
 
 
-def aciq_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
-    """Returns the ratio of the range that is best for a Laplace density of the same spread.
+def aciq_clip(
+    values: Histogram, bits: jax.Array, symmetric: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the part of the range that is best for a Laplace density of the same spread.
 
-    ``clip = alpha(b) * mean|x - mu|``; the ratio is that over the largest magnitude.
+    ``clip = alpha(b) * mean|x - mu|``; that over the largest magnitude scales the range.
 
     Args:
       values: histogram of the tensor.
@@ -26,7 +28,7 @@ def aciq_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
         a distribution and uses the table's entry of one bit more.
 
     Returns:
-      f32[] in (0, 1].
+      Low and high, f32[].
 
     Reference: Banner et al. 2019 (arXiv 1810.05723), equation 6 and table 1.
     """
@@ -35,5 +37,5 @@ def aciq_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
     mean = jnp.where(half, 0.0, jnp.sum(values.counts * values.centers) / total)
     spread = jnp.sum(values.counts * jnp.abs(values.centers - mean)) / total
     alpha = _LAPLACE[jnp.clip(jnp.asarray(bits) + half, 0, len(_LAPLACE) - 1)]
-    reach = jnp.maximum(jnp.maximum(jnp.abs(values.low), jnp.abs(values.high)), 1e-30)
-    return jnp.clip((jnp.abs(mean) + alpha * spread) / reach, 1e-3, 1.0)
+    ratio = (jnp.abs(mean) + alpha * spread) / jnp.maximum(values.reach, 1e-30)
+    return values.scaled(jnp.clip(ratio, 1e-3, 1.0), symmetric)

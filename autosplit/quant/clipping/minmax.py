@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from autosplit.quant.clipping.histogram import Histogram
 
 
-def minmax_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
-    """Returns 1: the clip is the whole range.
+def minmax_clip(
+    values: Histogram, bits: jax.Array, symmetric: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the whole range.
 
     Args:
       values: histogram of the tensor.
       bits: i32[], unused: the range does not depend on it.
-      symmetric: unused.
+      symmetric: the range is that of the magnitudes.
 
     Returns:
-      f32[], the part of the range that is kept.
+      Low and high, f32[].
     """
-    del values, symmetric
-    return 1.0 + 0.0 * bits
+    del bits
+    return values.scaled(jnp.float32(1), symmetric)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -18,8 +20,10 @@ FINE = jnp.geomspace(GRID[0] / GRID[1], GRID[1] / GRID[0], 17)
 _NARROW = 1e-2
 
 
-def mse_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
-    """Finds the ratio of the range with the least expected squared error.
+def mse_clip(
+    values: Histogram, bits: jax.Array, symmetric: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Finds the part of the range with the least expected squared error.
 
     ``argmin_r sum_i n_i E[(x - Q_r(x))^2 | x in bin i]`` with ``x`` uniform in its bin,
     which is exact in closed form for any ratio of step and bin width.
@@ -30,20 +34,20 @@ def mse_clip(values: Histogram, bits: jax.Array, symmetric: bool) -> jax.Array:
       symmetric: symmetric levels (weights) or asymmetric ones (activations).
 
     Returns:
-      f32[], the part of the range that is kept.
+      Low and high, f32[].
 
     Reference: Choukroun et al. 2019 (arXiv 1902.06822), section 3, minimum mean
     squared error quantization. Deviation: a grid on a histogram in place of line search.
     """
     # Relative to the largest magnitude: cubes of tiny or huge steps leave float32.
-    reach = jnp.maximum(jnp.maximum(-values.low, values.high), jnp.finfo(jnp.float32).tiny)
-    unit = Histogram(counts=values.counts, low=values.low / reach, high=values.high / reach)
+    reach = jnp.maximum(values.reach, jnp.finfo(jnp.float32).tiny)
+    unit = dataclasses.replace(values, low=values.low / reach, high=values.high / reach)
 
     def best_of(ratios: jax.Array) -> jax.Array:
         errors = jax.vmap(lambda ratio: expected_error(unit, ratio, bits, symmetric))(ratios)
         return ratios[jnp.argmin(errors)]
 
-    return best_of(jnp.minimum(best_of(GRID) * FINE, 1.0))
+    return values.scaled(best_of(jnp.minimum(best_of(GRID) * FINE, 1.0)), symmetric)
 
 
 def expected_error(
@@ -51,7 +55,7 @@ def expected_error(
 ) -> jax.Array:
     """Returns the sum of expected squared errors over all bins for one ratio."""
     if symmetric:
-        clip = ratio * jnp.maximum(-values.low, values.high)
+        clip = ratio * values.reach
         scale, qmax = weight_scale(clip, bits), weight_qmax(bits)
         first, last = -qmax * scale, qmax * scale
     else:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from autosplit.errors import PlanMismatchError
 from autosplit.graph import LayerGraph
@@ -27,16 +28,35 @@ class Assignment:
 
     Attributes:
       on_edge: bool[L]; the cloud sees a graph input as it arrives, quantized.
-      w_bits: i32[L]; w_ratio: f32[L].
+      w_bits: i32[L], or for bits per channel L arrays that broadcast to the weights.
+      w_high: L clips, f32, that broadcast to the weights; None without a weight.
+      w_low: the lower ends of asymmetric weights, likewise; None for symmetric ones,
+        whose clip is ``[-w_high, w_high]``.
       a_bits: i32[T]; a_low, a_high: f32[T].
     """
 
     on_edge: jax.Array
-    w_bits: jax.Array
-    w_ratio: jax.Array
+    w_bits: jax.Array | tuple[jax.Array | None, ...]
+    w_high: tuple[jax.Array | None, ...]
+    w_low: tuple[jax.Array | None, ...] | None = None
     a_bits: jax.Array
     a_low: jax.Array
     a_high: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """A network made ready for quantization: what every method of quantization returns.
+
+    Attributes:
+      weights: in float; a method may have equalized them, corrected their biases or
+        moved them to levels of the assignment's grids already.
+      assignment: bits and clips.
+    """
+
+    weights: GraphWeights
+    assignment: Assignment
 
 
 def check_plan(graph: LayerGraph, plan: SplitPlan) -> None:
@@ -49,38 +69,72 @@ def check_plan(graph: LayerGraph, plan: SplitPlan) -> None:
         )
 
 
-def assignment_of(graph: LayerGraph, plan: SplitPlan) -> Assignment:
+def weight_clips(
+    graph: LayerGraph, weights: GraphWeights, ratio: ArrayLike
+) -> tuple[jax.Array | None, ...]:
+    """Returns the clips of symmetric weights: ``ratio * max|w|`` by output channel.
+
+    Args:
+      graph: traced function.
+      weights: from `prepare`.
+      ratio: f32[L], the part of the range that is kept.
+
+    Returns:
+      L arrays that broadcast to the weights; None without a weight.
+    """
+    kept = jnp.asarray(ratio, jnp.float32)
+    return tuple(
+        None
+        if own.weight is None
+        else kept[i] * channel_reach(own.weight, channel_axes(graph, i)).astype(jnp.float32)
+        for i, own in enumerate(weights.layers)
+    )
+
+
+def assignment_of(graph: LayerGraph, weights: GraphWeights, plan: SplitPlan) -> Assignment:
     """Returns the arrays of a plan."""
     check_plan(graph, plan)
     return Assignment(
         on_edge=jnp.asarray(np.array(plan.on_edge, bool)),
         w_bits=jnp.asarray(np.array(plan.w_bits, np.int32)),
-        w_ratio=jnp.asarray(np.array(plan.weight_ratio, np.float32)),
+        w_high=weight_clips(graph, weights, plan.weight_ratio),
         a_bits=jnp.asarray(np.array(plan.a_bits, np.int32)),
         a_low=jnp.asarray(np.array(plan.activation_low, np.float32)),
         a_high=jnp.asarray(np.array(plan.activation_high, np.float32)),
     )
 
 
+def quantized_weights(weights: GraphWeights, assignment: Assignment) -> GraphWeights:
+    """Quantizes and dequantizes all weights at the bits and clips of an assignment."""
+    layers = []
+    for layer, own in enumerate(weights.layers):
+        if own.weight is not None:
+            bits, high = assignment.w_bits[layer], assignment.w_high[layer]
+            low = None if assignment.w_low is None else assignment.w_low[layer]
+            value = (
+                fake_quant_weight(own.weight, high, bits)
+                if low is None
+                else fake_quant(own.weight, low, high, bits)
+            )
+            own = dataclasses.replace(own, weight=value)
+        layers.append(own)
+    return dataclasses.replace(weights, layers=tuple(layers))
+
+
 def run_assignment(
     graph: LayerGraph, weights: GraphWeights, assignment: Assignment, leaves: Sequence[Any]
 ) -> list[Any]:
-    """Runs one call with fake quantization; returns the flat outputs.
+    """Runs one call with fake quantization of what passes between layers.
 
     Args:
       graph: traced function.
-      weights: from `prepare`.
+      weights: from `quantized_weights`.
       assignment: bits and clips.
       leaves: flat inputs of the traced shape.
 
     Returns:
       Flat outputs.
     """
-
-    def on_weight(layer: int, weight: jax.Array) -> jax.Array:
-        reach = channel_reach(weight, channel_axes(graph, layer))
-        clip = assignment.w_ratio[layer] * reach
-        return fake_quant_weight(weight, clip, assignment.w_bits[layer])
 
     def on_tensor(tensor: int, x: jax.Array) -> jax.Array:
         if not graph.tensors[tensor].is_float:
@@ -92,12 +146,11 @@ def run_assignment(
     sent = {t: on_tensor(t, x) for t, x in known.items()}
     for index, layer in enumerate(graph.layers):
         own = weights.layers[index]
-        weight = None if own.weight is None else on_weight(index, own.weight)
         inputs = [
             jnp.where(assignment.on_edge[index], known[t], sent[t]) if t in sent else known[t]
             for t in layer.inputs
         ]
-        results = run_layer(layer, own, inputs, weight)
+        results = run_layer(layer, own, inputs, own.weight)
         for tensor, value in zip(layer.outputs, results, strict=True):
             known[tensor] = on_tensor(tensor, value)
     edge_only = assignment.on_edge.all()
@@ -111,9 +164,13 @@ def assignment_outputs(
 ) -> list[jax.Array]:
     """Runs all calls under one assignment: flat outputs, each ``[m, *shape]``.
 
-    `jax.vmap` over ``assignment`` evaluates many at once.
+    ``weights`` are those of `prepare`, in float. `jax.vmap` over ``assignment`` evaluates
+    many at once.
     """
-    return jax.vmap(lambda leaves: run_assignment(graph, weights, assignment, leaves))(list(calls))
+    quantized = quantized_weights(weights, assignment)
+    return jax.vmap(lambda leaves: run_assignment(graph, quantized, assignment, leaves))(
+        list(calls)
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))
@@ -159,9 +216,9 @@ def output_errors(
     Raises:
       PlanMismatchError: a plan was made for another graph.
     """
-    assignments = [assignment_of(graph, plan) for plan in plans]
     calls = [jnp.asarray(c) for c in calibration_calls(graph, calibration)]
     weights = prepare(graph, params)
+    assignments = [assignment_of(graph, weights, plan) for plan in plans]
     reference = float_outputs(graph, weights, calls)
     return [
         relative_error(assignment_outputs(graph, weights, a, calls), reference)
