@@ -6,6 +6,14 @@ Activations are asymmetric and unsigned, ``q = clamp(round(x / scale) + zero_poi
 0, 2^b - 1)`` with ``scale = (high - low) / (2^b - 1)``; the range always holds
 zero, and zero is represented exactly.
 
+Other schemes are ranges and offsets of these, not code of their own: `symmetric_range` gives
+activations symmetric levels, `signed_levels` turns unsigned levels (and the zero point) into
+signed ones, asymmetric weights go through `fake_quant`, and clips with axes quantize each
+channel by its own.
+
+Values that are infinite are clamped to the clip; NaN stays NaN. A clip beyond `LARGEST` counts
+as that, so that every level is finite.
+
 Reference: Jacob et al. 2018 (arXiv 1712.05877), equations 1 to 3. Deviation: the
 weight's range is narrow (no -2^(b-1)), so that negation is exact.
 """
@@ -18,6 +26,9 @@ from jax.typing import ArrayLike
 
 from autosplit.workload import FLOAT_BITS
 
+# A quarter of what float32 holds: the ends of a range that is moved to hold zero as a level
+# lie beyond it by up to half a step, and a range has two ends.
+LARGEST = float(jnp.finfo(jnp.float32).max) / 4
 
 def weight_qmax(bits: ArrayLike) -> jax.Array:
     """Returns the largest weight level, ``max(2^(b-1) - 1, 1)``, as float32.
@@ -48,7 +59,7 @@ def quantize_weight(weight: jax.Array, clip: ArrayLike, bits: ArrayLike) -> jax.
 
 def weight_scale(clip: ArrayLike, bits: ArrayLike) -> jax.Array:
     """Returns ``clip / qmax``, the smallest normal number where the clip is 0."""
-    return jnp.maximum(clip / weight_qmax(bits), jnp.finfo(jnp.float32).tiny)
+    return jnp.maximum(jnp.minimum(clip, LARGEST) / weight_qmax(bits), jnp.finfo(jnp.float32).tiny)
 
 
 def fake_quant_weight(weight: jax.Array, clip: ArrayLike, bits: ArrayLike) -> jax.Array:
@@ -75,11 +86,51 @@ def activation_grid(
     Returns:
       Three float32 arrays; zero_point and levels are whole numbers.
     """
-    low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
+    low, high = jnp.clip(low, -LARGEST, 0.0), jnp.clip(high, 0.0, LARGEST)
     levels = ((1 << jnp.clip(jnp.asarray(bits), 1, 24)) - 1).astype(jnp.float32)
     scale = (high - low) / levels
     scale = jnp.where(scale > jnp.finfo(jnp.float32).tiny, scale, 1.0)
     return scale, jnp.round(-low / scale), levels
+
+
+def symmetric_range(
+    low: ArrayLike, high: ArrayLike, bits: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Widens a range so that the levels of `quantize` are symmetric around zero.
+
+    With ``scale = max(-low, high) / (2^(b-1) - 1)`` it is ``[-2^(b-1) scale, (2^(b-1) - 1)
+    scale]``: the zero point is the middle level ``2^(b-1)``, which `signed_levels` makes 0.
+    For activations of devices without zero points.
+
+    Args:
+      low, high: f32, the clip.
+      bits: i32, 1 to 24. One bit leaves the range as it is: two levels of which one is zero
+        are never symmetric.
+
+    Returns:
+      Low and high, for `fake_quant`, `quantize` and `dequantize`.
+
+    >>> [float(end) for end in symmetric_range(-0.5, 7.0, 4)]
+    [-8.0, 7.0]
+    """
+    reach = jnp.maximum(-jnp.minimum(low, 0.0), jnp.maximum(high, 0.0))
+    one_bit = jnp.asarray(bits) == 1
+    return (
+        jnp.where(one_bit, low, -reach - reach / weight_qmax(bits)),
+        jnp.where(one_bit, high, reach),
+    )
+
+
+def signed_levels(level: jax.Array, bits: ArrayLike) -> jax.Array:
+    """Shifts unsigned levels, or a zero point, by ``-2^(b-1)``: at 8 bits into int8's range.
+
+    For integer arithmetic on signed operands; values are ``(level - zero_point) * scale``
+    either way.
+
+    >>> signed_levels(jnp.array([0.0, 128.0, 255.0]), 8).tolist()
+    [-128.0, 0.0, 127.0]
+    """
+    return level - (1 << (jnp.clip(jnp.asarray(bits), 1, 24) - 1)).astype(jnp.float32)
 
 
 def quantize(x: jax.Array, low: ArrayLike, high: ArrayLike, bits: ArrayLike) -> jax.Array:

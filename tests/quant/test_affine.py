@@ -15,6 +15,8 @@ from autosplit.quant.affine import (
     fake_quant_weight,
     quantize,
     quantize_weight,
+    signed_levels,
+    symmetric_range,
     weight_qmax,
     weight_scale,
 )
@@ -169,6 +171,56 @@ def test_levels_of_a_clip_are_its_ends():
     for bits in (2, 5, 8):
         ends = dequantize(jnp.array([0.0, 2.0**bits - 1]), 0.0, 6.0, bits)
         np.testing.assert_allclose(ends, [0.0, 6.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [b for b in BITS if b > 1])
+@pytest.mark.parametrize(("low", "high"), [(-1.31, 2.1), (0.0, 3.0), (-2.0, -0.5), (0.5, 2.0)])
+def test_symmetric_ranges_have_the_middle_level_at_zero(bits, low, high):
+    ends = symmetric_range(low, high, bits)
+    scale, zero_point, _ = activation_grid(*ends, bits)
+    reach = max(abs(low), abs(high))
+    assert float(zero_point) == 2 ** (bits - 1)
+    assert float(scale) == pytest.approx(reach / (2 ** (bits - 1) - 1), rel=1e-6)
+    # Levels of either sign mirror, and within the clip they are those of a weight.
+    x = np.clip(np.random.default_rng(bits).normal(size=500), -reach, reach).astype(np.float32)
+    found = np.asarray(fast_quant(x, *ends, bits))
+    assert_same_but_for_ties(found, reference_weight(x, reach, bits), float(scale))
+    np.testing.assert_allclose(fast_quant(-x, *ends, bits), -found, rtol=1e-6)
+
+
+def test_symmetric_range_of_one_bit_stays():
+    assert symmetric_range(-1.0, 3.0, 1) == (-1.0, 3.0)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_signed_levels_stand_for_the_same_values(bits):
+    x = np.random.default_rng(0).normal(size=500).astype(np.float32)
+    scale, zero_point, _ = activation_grid(-1.0, 2.0, bits)
+    levels = signed_levels(quantize(x, -1.0, 2.0, bits), bits)
+    assert (float(levels.min()), float(levels.max())) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    found = (levels - signed_levels(zero_point, bits)) * scale
+    np.testing.assert_array_equal(found, fake_quant(x, -1.0, 2.0, bits))
+    if bits == 8:
+        np.testing.assert_array_equal(np.asarray(levels, np.int8), levels)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_asymmetric_weights_with_a_range_for_each_channel(bits):
+    weight = np.random.default_rng(bits).normal(0.3, size=(2000, 7)).astype(np.float32)
+    low, high = (f(axis=0, keepdims=True) for f in (weight.min, weight.max))
+    found = fast_quant(weight, low, high, bits)
+    for c in range(7):
+        ends = float(low[0, c]), float(high[0, c])
+        _, expected = reference_activation(weight[:, c], *ends, bits)
+        assert_same_but_for_ties(found[:, c], expected, (ends[1] - ends[0]) / (2**bits - 1))
+
+
+def test_clips_and_values_beyond_float32_are_clamped():
+    for low, high in ((-3.4e38, 3.4e38), (-np.inf, np.inf), (0.0, np.inf)):
+        for bits in BITS:
+            assert np.isfinite(fast_quant(jnp.array([-np.inf, 0.0, np.inf]), low, high, bits)).all()
+            assert np.isfinite(fast_quant_weight(jnp.array([-np.inf, np.inf]), high, bits)).all()
+    assert fake_quant(jnp.array([-np.inf, np.inf]), 0.0, 6.0, 4).tolist() == [0.0, 6.0]
 
 
 def test_bits_do_not_recompile():
