@@ -30,7 +30,8 @@ from autosplit.files import write_json, write_text
 from autosplit.graph.running import GraphWeights, prepare
 from autosplit.hardware import Network, named_device
 from autosplit.profiling.calibration import calibration_calls
-from autosplit.profiling.error import ErrorTables, all_tensors, error_tables
+from autosplit.profiling.error import all_tensors
+from autosplit.profiling.error_search import ErrorTables, error_tables
 from autosplit.profiling.sensitivity import output_gains
 from autosplit.quant.clipping.mse import FINE, GRID
 from autosplit.reporting import run_record

@@ -1,7 +1,9 @@
-"""Calibration data: checked, and cut into calls of the traced shape."""
+"""Calibration data, one batch or a stream of them: checked, and cut into calls."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +12,83 @@ import numpy as np
 
 from autosplit.errors import CalibrationError
 from autosplit.graph import LayerGraph, Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationStream:
+    """Batches that are checked when they are read, again each time.
+
+    Attributes:
+      graph: traced function.
+      source: an iterable of batches; each ``iter(source)`` begins anew.
+    """
+
+    graph: LayerGraph
+    source: Iterable[Any]
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """Yields the calls of each batch; raises `CalibrationError` with its number."""
+        for number, batch in enumerate(self.source):
+            try:
+                yield calibration_calls(self.graph, batch)
+            except CalibrationError as error:
+                raise CalibrationError(f"Batch {number} of the stream: {error}") from error
+
+
+def calibration_batches(graph: LayerGraph, calibration: Any) -> Iterable[list[np.ndarray]]:
+    """Returns the calls of one batch or of a stream of batches, in a form to iterate again.
+
+    Args:
+      graph: traced with inputs of shape ``[N, ...]``.
+      calibration: what `calibration_calls` takes, or an iterable of that: a list, or an
+        object whose ``__iter__`` begins anew each time.
+
+    Returns:
+      By batch, for each flat input an array ``[m, *traced shape]``; a list if there is one
+      batch. Those of a stream are checked when they are read.
+
+    Raises:
+      CalibrationError: as `calibration_calls`, or the iterable can be read only once.
+    """
+    if not _is_stream(graph, calibration):
+        return [calibration_calls(graph, calibration)]
+    if iter(calibration) is calibration:
+        raise CalibrationError(
+            f"The calibration data is a {type(calibration).__name__}, which can be read once; "
+            "expected a list of batches or an object whose __iter__ begins anew: the batches "
+            "are read several times."
+        )
+    return CalibrationStream(graph=graph, source=calibration)
+
+
+def _is_stream(graph: LayerGraph, calibration: Any) -> bool:
+    if isinstance(calibration, (tuple, dict, str, bytes)) or not isinstance(calibration, Iterable):
+        return False
+    if hasattr(calibration, "__array__") or hasattr(calibration, "shape"):
+        return False
+    if not isinstance(calibration, list):
+        return True
+    # A list may be what the function takes.
+    return graph.in_tree not in (
+        jax.tree.structure((calibration,)),
+        jax.tree.structure(calibration),
+    )
+
+
+def first_calls(batches: Iterable[Sequence[np.ndarray]], count: int) -> list[np.ndarray]:
+    """Returns the first calls of a stream, no more than ``count``, reading no further.
+
+    Raises:
+      CalibrationError: there is no call.
+    """
+    parts: list[Sequence[np.ndarray]] = []
+    for batch in batches:
+        parts.append(batch)
+        if sum(len(part[0]) for part in parts) >= count:
+            break
+    if not parts:
+        raise CalibrationError("The calibration stream is empty; expected at least one batch.")
+    return [np.concatenate(leaves)[:count] for leaves in zip(*parts, strict=True)]
 
 
 def calibration_calls(graph: LayerGraph, calibration: Any) -> list[np.ndarray]:

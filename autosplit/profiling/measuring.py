@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autosplit.errors import CalibrationError, InputError
+from autosplit.errors import InputError
 from autosplit.graph import Cut, LayerGraph
 from autosplit.graph.running import prepare
 from autosplit.hardware import Device, Network
-from autosplit.profiling.calibration import calibration_calls
-from autosplit.profiling.error import ErrorTables, error_tables
+from autosplit.profiling.calibration import calibration_batches, first_calls
+from autosplit.profiling.call_chunks import MEMORY_BYTES
+from autosplit.profiling.error_search import clip_tables
 from autosplit.profiling.image_inputs import input_encodings
 from autosplit.profiling.pricing import QuantizationErrors, price_graph
 from autosplit.profiling.sensitivity import output_gains
+from autosplit.profiling.streaming import OnProgress
 from autosplit.profiling.table import Profile
 
 
@@ -37,6 +40,10 @@ def profile(
     images: np.ndarray | None = None,
     sensitivity_calls: int = 4,
     seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    devices: Sequence[jax.Device] | None = None,
+    statistics_file: str | os.PathLike[str] | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Profile:
     """Measures what a solver needs to know.
 
@@ -44,33 +51,51 @@ def profile(
       graph: traced function.
       params: its parameters.
       calibration: one input (or the tuple of inputs) with a first axis that is a
-        multiple of the traced one.
+        multiple of the traced one; or any number of such batches, in a list or another
+        iterable that begins anew each time that it is iterated. Batches are read
+        several times and none is kept.
       edge, cloud: device models.
       network: the link between them.
       bits: candidate bit-widths on the edge, 1 to 8.
       cloud_bits: bits of weights and activations in the cloud.
       unquantized_bits: the same on the edge, for baselines that do not quantize.
-      clipping: ``"minmax"``, ``"mse"`` or ``"aciq"``.
+      clipping: name of a method, see `autosplit.quant.clipping.METHODS`.
       cuts: candidates; by default ``graph.cuts()``, and what solvers add to them.
       images: u8[n, H, W, 3], the photographs behind the calibration batch, for the
-        PNG and JPEG sizes of cloud-only; estimated from the batch if not given.
-      sensitivity_calls: calls of the batch on which output gains are estimated.
+        PNG and JPEG sizes of cloud-only; estimated from the (first) batch if not given.
+      sensitivity_calls: calls on which output gains are estimated, the first ones.
       seed: of the random signs of that estimate.
+      memory_bytes: what the tensors of the calls that are run at once may take.
+      devices: that share the calls of the error search; all local ones by default.
+      statistics_file: keeps how far the error search has come, so that a profile that
+        was interrupted goes on with the same calibration data; removed at the end.
+      on_progress: told ``(calls done, calls to do or None)`` of the error search, where
+        each call counts twice.
 
     Returns:
       A `Profile` of NumPy arrays.
 
     Raises:
-      CalibrationError: the batch is empty, misshapen or not finite.
+      CalibrationError: a batch is empty, misshapen or not finite, or the data can be
+        read only once.
       InputError: bits or clipping are not known.
+      PlanMismatchError, ArtefactError: the statistics file is of another run, or broken.
     """
     candidates = _check_bits(bits)
-    calls = calibration_calls(graph, calibration)
+    batches = calibration_batches(graph, calibration)
     weights = prepare(graph, params)
-    device_calls = [jnp.asarray(c) for c in calls]
-    tables = error_tables(graph, weights, device_calls, jnp.asarray(candidates), clipping)
-    _check_finite(graph, tables)
-    few = [c[: max(1, sensitivity_calls)] for c in device_calls]
+    tables = clip_tables(
+        graph,
+        weights,
+        batches,
+        jnp.asarray(candidates),
+        [clipping],
+        memory_bytes=memory_bytes,
+        devices=devices,
+        statistics_file=statistics_file,
+        on_progress=on_progress,
+    )[clipping]
+    few = [jnp.asarray(c) for c in first_calls(batches, max(1, sensitivity_calls))]
     gains = output_gains(graph, weights, few, jax.random.key(seed))
     w_gain, a_gain = (np.asarray(g, np.float64) for g in gains)
     is_input = np.array([t.producer < 0 for t in graph.tensors])[:, None]
@@ -89,7 +114,7 @@ def profile(
     return price_graph(
         graph,
         errors,
-        input_encodings(graph, calls, images),
+        input_encodings(graph, next(iter(batches)), images),
         edge=edge,
         cloud=cloud,
         network=network,
@@ -104,19 +129,3 @@ def _check_bits(bits: Sequence[int]) -> np.ndarray:
     if not unique or unique[0] < 1 or unique[-1] > 8:
         raise InputError(f"The bit candidates are {tuple(bits)}; expected some of 1 to 8.")
     return np.array(unique, np.int64)
-
-
-def _check_finite(graph: LayerGraph, tables: ErrorTables) -> None:
-    # Weights first: a broken one breaks the tensors behind it too.
-    broken = np.flatnonzero(~np.isfinite(np.asarray(tables.weight_error)).all(axis=1))
-    if broken.size:
-        raise InputError(
-            f"The weight of the layer {graph.layers[broken[0]].name!r} holds NaN or infinity; "
-            "expected finite parameters."
-        )
-    bad = np.flatnonzero(~np.isfinite(np.asarray(tables.extremes)).all(axis=1))
-    if bad.size:
-        raise CalibrationError(
-            f"On the calibration batch the tensor {graph.tensors[bad[0]].name!r} holds NaN or "
-            "infinity although the inputs are finite; the function or its parameters overflow."
-        )

@@ -112,6 +112,55 @@ class TestForm:
             make_profile(net.graph, net.params, net.calibration[:0])
 
 
+class TestStreams:
+    """A stream of batches has the profile of all of them in one."""
+
+    def fields(self, found, *, without=()):
+        for field in dataclasses.fields(found):
+            value = getattr(found, field.name)
+            if isinstance(value, np.ndarray) and field.name not in without:
+                yield field.name, value
+
+    @pytest.mark.parametrize("sizes", [(1,) * 8, (3, 5)])
+    def test_equals_the_profile_of_one_batch(self, net, make_profile, profiled, sizes):
+        batches = np.split(net.calibration, np.cumsum(sizes)[:-1])
+        # Chunks of a few calls.
+        found = make_profile(net.graph, net.params, batches, memory_bytes=50_000)
+        expected = dict(self.fields(profiled))
+        for name, value in self.fields(found):
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
+
+    def test_progress_and_file(self, net, make_profile, profiled, tmp_path):
+        told = []
+        found = make_profile(
+            net.graph,
+            net.params,
+            [net.calibration],
+            memory_bytes=50_000,
+            statistics_file=tmp_path / "statistics",
+            on_progress=lambda *state: told.append(state),
+        )
+        assert told[-1] == (16, 16)
+        assert not list(tmp_path.iterdir())
+        np.testing.assert_allclose(found.activation_error, profiled.activation_error, rtol=1e-5)
+
+    def test_gains_are_of_the_first_calls(self, net, make_profile):
+        batches = [net.calibration[:1], net.calibration[1:4], net.calibration[4:] * np.nan]
+        with pytest.raises(CalibrationError, match="Batch 2 of the stream"):
+            make_profile(net.graph, net.params, batches)
+        few = make_profile(net.graph, net.params, batches[:2], sensitivity_calls=2)
+        whole = make_profile(net.graph, net.params, net.calibration[:4], sensitivity_calls=2)
+        np.testing.assert_array_equal(few.activation_gain, whole.activation_gain)
+
+    def test_a_generator_is_refused(self, net, make_profile):
+        with pytest.raises(CalibrationError, match="can be read once"):
+            make_profile(net.graph, net.params, (b for b in [net.calibration]))
+
+    def test_an_empty_list_is_refused(self, net, make_profile):
+        with pytest.raises(CalibrationError, match="no batch"):
+            make_profile(net.graph, net.params, [])
+
+
 class TestErrors:
     def test_graph_inputs_are_free_and_keep_their_range(self, net, profiled):
         assert not profiled.activation_error[0].any()
