@@ -104,9 +104,10 @@ def _profile(graph: autosplit.LayerGraph, network_name: str) -> autosplit.Profil
     layers, tensors, widths = len(graph.layers), len(graph.tensors), len(BITS)
     errors = QuantizationErrors(
         clipping="none", bits=BITS,
-        weight_error=np.zeros((layers, widths)), weight_gain=np.zeros(layers),
+        weight_error=np.zeros((layers, widths)), weight_gain=np.zeros((layers, widths)),
+        sensitivity="output",
         weight_ratio=np.ones((layers, widths)), activation_error=np.zeros((tensors, widths)),
-        activation_gain=np.zeros(tensors), activation_low=np.zeros((tensors, widths)),
+        activation_gain=np.zeros((tensors, widths)), activation_low=np.zeros((tensors, widths)),
         activation_high=np.ones((tensors, widths)),
     )  # fmt: skip
     raw = InputEncoding(name="raw", payload_bytes=224 * 224 * 3, lossless=True)

@@ -147,10 +147,11 @@ def drawn_profile(
         clipping="drawn",
         bits=widths,
         weight_error=(random.lognormal(size=layers) * weighted)[:, None] * steps,
-        weight_gain=random.lognormal(size=layers),
+        weight_gain=np.repeat(random.lognormal(size=(layers, 1)), len(widths), axis=1),
+        sensitivity="output",
         weight_ratio=np.ones((layers, len(widths))),
         activation_error=(random.lognormal(size=tensors) * made)[:, None] * steps,
-        activation_gain=random.lognormal(size=tensors),
+        activation_gain=np.repeat(random.lognormal(size=(tensors, 1)), len(widths), axis=1),
         activation_low=np.zeros((tensors, len(widths))),
         activation_high=np.ones((tensors, len(widths))),
     )
@@ -163,6 +164,6 @@ def binding_constraints(profile: autosplit.Profile) -> autosplit.Constraints:
     """Returns limits that cannot be kept by one bit-width everywhere: both bind."""
     memory = profile.weight_bytes[:, -1].sum() / 2 + profile.tensor_bytes[:, -1].max()
     k = int(np.searchsorted(profile.bits, MIDDLE_BITS).clip(max=len(profile.bits) - 1))
-    error = (profile.weight_gain * profile.weight_error[:, k]).sum()
-    error += (profile.activation_gain * profile.activation_error[:, k]).sum()
+    error = (profile.weight_gain * profile.weight_error)[:, k].sum()
+    error += (profile.activation_gain * profile.activation_error)[:, k].sum()
     return autosplit.Constraints(memory_bytes=float(memory), output_error=float(error) / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from autosplit.errors import PlanMismatchError
+from autosplit.errors import InputError, PlanMismatchError
 from autosplit.graph import LayerGraph
 from autosplit.graph.running import GraphWeights, flat_outputs, prepare, run_layer, run_layers
 from autosplit.profiling.calibration import calibration_calls
 from autosplit.profiling.error import channel_axes, channel_reach
 from autosplit.profiling.plan import SplitPlan
+from autosplit.profiling.table import Profile
 from autosplit.quant.affine import fake_quant, fake_quant_weight
+from autosplit.workload import FLOAT_BITS
 
 
 @jax.tree_util.register_dataclass
@@ -97,19 +99,73 @@ def assignment_of(graph: LayerGraph, weights: GraphWeights, plan: SplitPlan) -> 
     return Assignment(
         on_edge=jnp.asarray(np.array(plan.on_edge, bool)),
         w_bits=jnp.asarray(np.array(plan.w_bits, np.int32)),
-        w_high=weight_clips(graph, weights, plan.weight_ratio),
+        w_high=weight_clips(graph, weights, np.array(plan.weight_ratio)),
         a_bits=jnp.asarray(np.array(plan.a_bits, np.int32)),
         a_low=jnp.asarray(np.array(plan.activation_low, np.float32)),
         a_high=jnp.asarray(np.array(plan.activation_high, np.float32)),
     )
 
 
+def profile_assignment(
+    graph: LayerGraph,
+    weights: GraphWeights,
+    profile: Profile,
+    w_bits: ArrayLike,
+    a_bits: ArrayLike,
+    on_edge: ArrayLike = True,
+) -> Assignment:
+    """Returns the arrays of any bits, with the clips that a profile found for them.
+
+    Args:
+      graph: traced function.
+      weights: from `prepare`.
+      profile: of the graph.
+      w_bits: candidates of the profile or `FLOAT_BITS`, broadcastable to i32[L].
+      a_bits: likewise, broadcastable to i32[T].
+      on_edge: bool, broadcastable to [L].
+
+    Raises:
+      PlanMismatchError: the profile is of another graph.
+      InputError: a bit-width is none of the profile's.
+    """
+    if profile.fingerprint != graph.fingerprint:
+        raise PlanMismatchError(
+            f"The profile is of a graph with fingerprint {profile.fingerprint[:12]}; this graph "
+            f"has {graph.fingerprint[:12]}. Profile this graph."
+        )
+    layers, tensors = len(graph.layers), len(graph.tensors)
+    w, k_w = _candidates(profile, w_bits, layers)
+    a, k_a = _candidates(profile, a_bits, tensors)
+    rows, columns = np.arange(layers), np.arange(tensors)
+    return Assignment(
+        on_edge=jnp.asarray(np.broadcast_to(np.asarray(on_edge, bool), layers)),
+        w_bits=jnp.asarray(w),
+        w_high=weight_clips(graph, weights, profile.weight_ratio[rows, k_w]),
+        a_bits=jnp.asarray(a),
+        a_low=jnp.asarray(profile.activation_low[columns, k_a], jnp.float32),
+        a_high=jnp.asarray(profile.activation_high[columns, k_a], jnp.float32),
+    )
+
+
+def _candidates(profile: Profile, bits: ArrayLike, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns bits as i32[count] and their columns in the profile (of float: the last)."""
+    chosen = np.broadcast_to(np.asarray(bits, np.int32), count)
+    column = np.minimum(np.searchsorted(profile.bits, chosen), len(profile.bits) - 1)
+    wrong = (profile.bits[column] != chosen) & (chosen < FLOAT_BITS)
+    if wrong.any():
+        raise InputError(
+            f"{chosen[wrong][0]} bits are none of the profile's {tuple(profile.bits.tolist())}; "
+            f"expected one of them, or {FLOAT_BITS} for float."
+        )
+    return chosen, column
+
+
 def quantized_weights(weights: GraphWeights, assignment: Assignment) -> GraphWeights:
     """Quantizes and dequantizes all weights at the bits and clips of an assignment."""
     layers = []
     for layer, own in enumerate(weights.layers):
-        if own.weight is not None:
-            bits, high = assignment.w_bits[layer], assignment.w_high[layer]
+        bits, high = assignment.w_bits[layer], assignment.w_high[layer]
+        if own.weight is not None and bits is not None and high is not None:
             low = None if assignment.w_low is None else assignment.w_low[layer]
             value = (
                 fake_quant_weight(own.weight, high, bits)
@@ -135,27 +191,56 @@ def run_assignment(
     Returns:
       Flat outputs.
     """
-
-    def on_tensor(tensor: int, x: jax.Array) -> jax.Array:
-        if not graph.tensors[tensor].is_float:
-            return x
-        low, high = assignment.a_low[tensor], assignment.a_high[tensor]
-        return fake_quant(x, low, high, assignment.a_bits[tensor])
-
     known = dict(zip(graph.inputs, leaves, strict=True))
-    sent = {t: on_tensor(t, x) for t, x in known.items()}
-    for index, layer in enumerate(graph.layers):
-        own = weights.layers[index]
+    sent = {t: _on_tensor(graph, assignment, t, x) for t, x in known.items()}
+    known = run_assigned_layers(
+        graph, weights, assignment, known, range(len(graph.layers)), sent=sent
+    )
+    edge_only = assignment.on_edge.all()
+    returned = {t: jnp.where(edge_only, known[t], x) for t, x in sent.items()}
+    return flat_outputs(graph, weights, {**known, **returned})
+
+
+def run_assigned_layers(
+    graph: LayerGraph,
+    weights: GraphWeights,
+    assignment: Assignment,
+    tensors: Mapping[int, Any],
+    layers: Iterable[int],
+    *,
+    sent: Mapping[int, jax.Array] | None = None,
+) -> dict[int, Any]:
+    """Runs some layers with fake quantization of what they write.
+
+    Args:
+      graph: traced function.
+      weights: from `quantized_weights`.
+      assignment: bits and clips.
+      tensors: known values by tensor index, graph inputs as they are on the edge.
+      layers: indices in topological order.
+      sent: graph inputs as layers in the cloud read them; by default none differs.
+
+    Returns:
+      All known values by tensor index.
+    """
+    known, sent = dict(tensors), sent or {}
+    for index in layers:
+        layer, own = graph.layers[index], weights.layers[index]
         inputs = [
             jnp.where(assignment.on_edge[index], known[t], sent[t]) if t in sent else known[t]
             for t in layer.inputs
         ]
         results = run_layer(layer, own, inputs, own.weight)
         for tensor, value in zip(layer.outputs, results, strict=True):
-            known[tensor] = on_tensor(tensor, value)
-    edge_only = assignment.on_edge.all()
-    returned = {t: jnp.where(edge_only, known[t], x) for t, x in sent.items()}
-    return flat_outputs(graph, weights, {**known, **returned})
+            known[tensor] = _on_tensor(graph, assignment, tensor, value)
+    return known
+
+
+def _on_tensor(graph: LayerGraph, assignment: Assignment, tensor: int, x: jax.Array) -> jax.Array:
+    if not graph.tensors[tensor].is_float:
+        return x
+    low, high = assignment.a_low[tensor], assignment.a_high[tensor]
+    return fake_quant(x, low, high, assignment.a_bits[tensor])
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))
@@ -164,8 +249,7 @@ def assignment_outputs(
 ) -> list[jax.Array]:
     """Runs all calls under one assignment: flat outputs, each ``[m, *shape]``.
 
-    ``weights`` are those of `prepare`, in float. `jax.vmap` over ``assignment`` evaluates
-    many at once.
+    ``weights`` are those of `prepare`, in float. `evaluate_assignments` scores many.
     """
     quantized = quantized_weights(weights, assignment)
     return jax.vmap(lambda leaves: run_assignment(graph, quantized, assignment, leaves))(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +15,18 @@ from autosplit.errors import InputError
 from autosplit.graph import Cut, LayerGraph
 from autosplit.graph.running import prepare
 from autosplit.hardware import Device, Network
+from autosplit.profiling.assignment import profile_assignment
 from autosplit.profiling.calibration import calibration_batches, first_calls
 from autosplit.profiling.call_chunks import MEMORY_BYTES
 from autosplit.profiling.error_search import clip_tables
 from autosplit.profiling.image_inputs import input_encodings
 from autosplit.profiling.pricing import QuantizationErrors, price_graph
 from autosplit.profiling.sensitivity import output_gains
+from autosplit.profiling.sensitivity_tables import SensitivityTable, measure_sensitivities
 from autosplit.profiling.streaming import OnProgress
 from autosplit.profiling.table import Profile
+
+MEASURED = "measured"
 
 
 def profile(
@@ -38,6 +43,7 @@ def profile(
     clipping: str = "mse",
     cuts: Sequence[Cut] | None = None,
     images: np.ndarray | None = None,
+    sensitivity: str = "output",
     sensitivity_calls: int = 4,
     seed: int = 0,
     memory_bytes: int = MEMORY_BYTES,
@@ -63,7 +69,11 @@ def profile(
       cuts: candidates; by default ``graph.cuts()``, and what solvers add to them.
       images: u8[n, H, W, 3], the photographs behind the calibration batch, for the
         PNG and JPEG sizes of cloud-only; estimated from the (first) batch if not given.
-      sensitivity_calls: calls on which output gains are estimated, the first ones.
+      sensitivity: how quantization errors are carried to the outputs: ``"output"``, the
+        relative output error to first order; ``"fisher"``, the divergence of the softmax in
+        nats, to first order; ``"measured"``, the relative output error with each weight and
+        each tensor quantized alone at each bit-width, which takes longer and predicts best.
+      sensitivity_calls: calls on which that is estimated, the first ones.
       seed: of the random signs of that estimate.
       memory_bytes: what the tensors of the calls that are run at once may take.
       devices: that share the calls of the error search; all local ones by default.
@@ -78,7 +88,7 @@ def profile(
     Raises:
       CalibrationError: a batch is empty, misshapen or not finite, or the data can be
         read only once.
-      InputError: bits or clipping are not known.
+      InputError: bits, clipping or sensitivity are not known.
       PlanMismatchError, ArtefactError: the statistics file is of another run, or broken.
     """
     candidates = _check_bits(bits)
@@ -96,12 +106,14 @@ def profile(
         on_progress=on_progress,
     )[clipping]
     few = [jnp.asarray(c) for c in first_calls(batches, max(1, sensitivity_calls))]
-    gains = output_gains(graph, weights, few, jax.random.key(seed))
-    w_gain, a_gain = (np.asarray(g, np.float64) for g in gains)
+    metric = "output" if sensitivity == MEASURED else sensitivity
+    gains = output_gains(graph, weights, few, jax.random.key(seed), metric)
+    w_gain, a_gain = (_for_each(g, len(candidates)) for g in gains)
     is_input = np.array([t.producer < 0 for t in graph.tensors])[:, None]
     extremes = np.asarray(tables.extremes, np.float64)
     errors = QuantizationErrors(
         clipping=clipping,
+        sensitivity=sensitivity,
         bits=candidates,
         weight_error=np.asarray(tables.weight_error, np.float64),
         weight_gain=w_gain,
@@ -111,7 +123,7 @@ def profile(
         activation_low=np.where(is_input, extremes[:, :1], tables.activation_low),
         activation_high=np.where(is_input, extremes[:, 1:], tables.activation_high),
     )
-    return price_graph(
+    priced = price_graph(
         graph,
         errors,
         input_encodings(graph, next(iter(batches)), images),
@@ -122,6 +134,35 @@ def profile(
         unquantized_bits=unquantized_bits,
         cuts=cuts,
     )
+    if sensitivity != MEASURED:
+        return priced
+    settings = {
+        int(b): profile_assignment(graph, weights, priced, b, b) for b in candidates.tolist()
+    }
+    return with_measured_gains(priced, measure_sensitivities(graph, weights, few, settings))
+
+
+def with_measured_gains(priced: Profile, table: SensitivityTable) -> Profile:
+    """Returns a profile that predicts the output error by that of each error alone.
+
+    Args:
+      priced: with any gains.
+      table: of the same graph and bits, with the profile's clips.
+    """
+    return dataclasses.replace(
+        priced,
+        sensitivity=MEASURED,
+        weight_gain=_measured_gain(table.weights.output_error, priced.weight_error),
+        activation_gain=_measured_gain(table.activations.output_error, priced.activation_error),
+    )
+
+
+def _measured_gain(measured: np.ndarray, quant_mse: np.ndarray) -> np.ndarray:
+    return np.divide(measured, quant_mse, out=np.zeros_like(quant_mse), where=quant_mse > 0)
+
+
+def _for_each(gain: jax.Array, candidates: int) -> np.ndarray:
+    return np.repeat(np.asarray(gain, np.float64)[:, None], candidates, axis=1)
 
 
 def _check_bits(bits: Sequence[int]) -> np.ndarray:

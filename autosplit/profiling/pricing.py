@@ -26,6 +26,7 @@ class QuantizationErrors:
     """What a calibration batch tells; fields as those of `Profile`."""
 
     clipping: str
+    sensitivity: str
     bits: np.ndarray
     weight_error: np.ndarray
     weight_gain: np.ndarray

@@ -16,7 +16,7 @@ from autosplit.files import write_bytes
 from autosplit.hardware import Network
 from autosplit.profiling.table import InputEncoding, Profile, Unquantized
 
-VERSION = 2
+VERSION = 3
 UNQUANTIZED = "unquantized."
 UNQUANTIZED_ARRAYS = tuple(f.name for f in dataclasses.fields(Unquantized) if f.name != "bits")
 

@@ -71,14 +71,15 @@ class Profile:
       has_weight: bool[L], there is a bit-width to choose; elsewhere the rows of the
         weight tables are constant.
       weight_error: f64[L, K], quant_mse of the weight, 0 where there is none.
-      weight_gain: f64[L], relative mean squared output error per unit of weight
-        quant_mse, to first order.
+      sensitivity: what the gains are, see `autosplit.profile`.
+      weight_gain: f64[L, K], output error per unit of weight quant_mse; equal along K
+        where it is of first order.
       weight_ratio: f64[L, K], clip over the largest absolute value of a channel.
       weight_bytes: i64[L, K], packed weight, scales, bias and float constants.
       weight_group: i64[L], layers with equal numbers share one stored weight
         (bytes are paid once and their bits must agree).
       activation_error: f64[T, K], quant_mse of the tensor; 0 for graph inputs.
-      activation_gain: f64[T], as weight_gain.
+      activation_gain: f64[T, K], as weight_gain.
       activation_low, activation_high: f64[T, K], the clip.
       tensor_bytes: i64[T, K], packed size; constant along K where the bits are
         fixed (graph inputs: 8 bits; integer tensors: their own width).
@@ -111,6 +112,7 @@ class Profile:
     tensor_names: tuple[str, ...]
     macs: np.ndarray
     has_weight: np.ndarray
+    sensitivity: str
     weight_error: np.ndarray
     weight_gain: np.ndarray
     weight_ratio: np.ndarray

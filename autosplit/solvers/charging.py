@@ -120,7 +120,8 @@ def charge(profile: Profile, cut: int, w_index: np.ndarray, a_index: np.ndarray,
     w = w_index[..., layers]
     widest = np.where(touches, a_index[..., None, :], -1).max(axis=-1)
     weight_error = profile.weight_error[layers, w]
-    activation_error = profile.activation_error[made, a_index[..., made]]
+    a = a_index[..., made]
+    activation_error = profile.activation_error[made, a]
     sent = _sent(profile, cut, a_index, encoding)
     return Charges(
         edge_s=profile.edge_latency_s[layers, w, widest].sum(axis=-1),
@@ -129,8 +130,8 @@ def charge(profile: Profile, cut: int, w_index: np.ndarray, a_index: np.ndarray,
         edge_weight_bytes=_stored_bytes(profile, layers, w),
         edge_activation_bytes=profile.tensor_bytes[on_edge, a_index[..., on_edge]].max(axis=-1),
         quant_mse=weight_error.sum(axis=-1) + activation_error.sum(axis=-1),
-        predicted_output_error=(weight_error * profile.weight_gain[layers]).sum(axis=-1)
-        + (activation_error * profile.activation_gain[made]).sum(axis=-1),
+        predicted_output_error=(weight_error * profile.weight_gain[layers, w]).sum(axis=-1)
+        + (activation_error * profile.activation_gain[made, a]).sum(axis=-1),
         edge_j=profile.edge_energy_j[layers, w, widest].sum(axis=-1),
         pack_s=sent["pack_s"],
         unpack_s=sent["unpack_s"],

@@ -43,7 +43,7 @@ def plan_lagrange_heuristic(profile: Profile, constraints: Constraints) -> Split
     """
     plans = [price_in_cloud(profile, "raw", LABEL)]
     by_gain = constraints.output_error is not None and constraints.quant_mse is None
-    distortion = profile.weight_error * (profile.weight_gain[:, None] if by_gain else 1.0)
+    distortion = profile.weight_error * (profile.weight_gain if by_gain else 1.0)
     for cut, weight_budgets, tensor_budgets in _candidates(profile, constraints):
         w_index = _weights(profile, cut, distortion, weight_budgets)
         a_index = _activations(profile, tensor_budgets)

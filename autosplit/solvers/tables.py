@@ -91,11 +91,11 @@ class Tables:
         self.fixed_bytes = np.where(self.on_edge_tensor, fixed, 0).max(axis=1)
         self.touched = padded(profile.touches)
         gains = np.stack([profile.weight_gain, np.ones_like(profile.weight_gain)])
-        errors = gains[:, :, None] * profile.weight_error
+        errors = gains * profile.weight_error
         self.weight_use = np.concatenate([errors, profile.weight_bytes[None]])
-        made = profile.producer >= 0
+        made = np.broadcast_to((profile.producer >= 0)[:, None], profile.activation_gain.shape)
         gains = np.stack([profile.activation_gain * made, 1.0 * made, 0.0 * made])
-        self.tensor_use = gains[:, :, None] * profile.activation_error
+        self.tensor_use = gains * profile.activation_error
 
     def at(self, profile: Profile, setting: tuple[int, int] | None = None) -> Tables:
         """Returns the tables of the same layers and tensors with other cuts, or at one setting.

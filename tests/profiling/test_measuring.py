@@ -13,6 +13,7 @@ from autosplit.errors import CalibrationError, InputError
 from autosplit.graph import trace
 from autosplit.hardware import EYERISS, TPU
 from autosplit.profiling.pricing import layer_latency_s
+from autosplit.profiling.sensitivity_tables import sensitivity_table
 from autosplit.quant.packing import packed_bytes
 from autosplit.solvers.charging import price
 from autosplit.workload import tabulate
@@ -28,11 +29,11 @@ class TestForm:
         cuts, bits = len(net.graph.cuts()), len(profiled.bits)
         expected = {
             (bits,): "bits",
-            (layers,): "macs has_weight weight_gain weight_group cloud_latency_s",
-            (layers, bits): "weight_error weight_ratio weight_bytes",
+            (layers,): "macs has_weight weight_group cloud_latency_s",
+            (layers, bits): "weight_error weight_gain weight_ratio weight_bytes",
             (layers, bits, bits): "edge_latency_s edge_energy_j",
-            (tensors,): "activation_gain float_bytes producer is_output",
-            (tensors, bits): "activation_error activation_low activation_high tensor_bytes pack_s "
+            (tensors,): "float_bytes producer is_output",
+            (tensors, bits): "activation_error activation_gain activation_low activation_high tensor_bytes pack_s "
             "unpack_s pack_j",
             (layers, tensors): "reads",
             (cuts, layers): "on_edge",
@@ -86,6 +87,23 @@ class TestForm:
         np.testing.assert_array_equal(again.weight_gain, profiled.weight_gain)
         other = make_profile(net.graph, net.params, net.calibration, seed=1)
         assert (other.weight_gain != profiled.weight_gain).any()
+
+    def test_measured_gains_predict_the_table(self, net, make_profile):
+        found = make_profile(
+            net.graph, net.params, net.calibration, sensitivity="measured", sensitivity_calls=8
+        )
+        table = sensitivity_table(net.graph, net.params, net.calibration, found)
+        np.testing.assert_allclose(
+            found.weight_gain * found.weight_error, table.weights.output_error, rtol=1e-4, atol=1e-9
+        )
+        np.testing.assert_allclose(
+            found.activation_gain * found.activation_error,
+            table.activations.output_error, rtol=1e-4, atol=1e-9,
+        )  # fmt: skip
+
+    def test_unknown_sensitivity_is_refused(self, net, make_profile):
+        with pytest.raises(InputError, match="fisher"):
+            make_profile(net.graph, net.params, net.calibration, sensitivity="hessian")
 
     @pytest.mark.parametrize("bits", [(), (0, 4), (4, 9), (32,)])
     def test_bits_out_of_range_are_refused(self, net, make_profile, bits):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from autosplit.errors import InputError
 from autosplit.graph import trace
 from autosplit.graph.running import prepare
 from autosplit.profiling.assignment import (
@@ -20,11 +21,11 @@ from autosplit.profiling.sensitivity import output_gains
 from autosplit.workload import FLOAT_BITS
 
 
-def gains(fn, params, x, calls, seed=0):
+def gains(fn, params, x, calls, seed=0, metric="output"):
     """Returns the gains by layer and tensor for calls that repeat ``x``."""
     graph = trace(fn, params, x)
     repeated = jnp.broadcast_to(x, (calls, *x.shape))
-    found = output_gains(graph, prepare(graph, params), [repeated], jax.random.key(seed))
+    found = output_gains(graph, prepare(graph, params), [repeated], jax.random.key(seed), metric)
     return graph, *(np.asarray(g) for g in found)
 
 
@@ -130,8 +131,8 @@ def measured(net, profiled):
 @pytest.mark.parametrize("bits", [6, 8])
 def test_predicted_error_is_near_the_measured_one(profiled, measured, bits):
     k = int(np.searchsorted(profiled.bits, bits))
-    by_weights = float(profiled.weight_gain @ profiled.weight_error[:, k])
-    by_tensors = float(profiled.activation_gain @ profiled.activation_error[:, k])
+    by_weights = float((profiled.weight_gain * profiled.weight_error)[:, k].sum())
+    by_tensors = float((profiled.activation_gain * profiled.activation_error)[:, k].sum())
     for predicted, found in (
         (by_weights, measured(bits, only_weights=True)),
         (by_tensors, measured(bits, only_activations=True)),
@@ -143,3 +144,94 @@ def test_predicted_error_is_near_the_measured_one(profiled, measured, bits):
 def test_prediction_orders_the_bits(profiled, measured):
     found = [measured(int(bits)) for bits in profiled.bits]
     assert found == sorted(found, reverse=True)
+
+
+# ---- Fisher
+
+
+def two_layers(seed=0, scale=1.0):
+    """Returns ``tanh(x A) B`` for two rows, its parameters and input, all in NumPy."""
+    rng = np.random.default_rng(seed)
+    x, a, b = (rng.normal(size=s) for s in ((2, 4), (4, 3), (3, 5)))
+    return lambda p, x: jnp.tanh(x @ p[0]) @ p[1], (a, b * scale), x
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def exact_fisher_gains(params, x):
+    """Computes tr(J^T F J) / 2 a row, by the Jacobians of each weight and tensor in NumPy."""
+    a, b = params
+    h = np.tanh(x @ a)
+    found = {"A": 0.0, "product": 0.0, "B": 0.0, "logits": 0.0}
+    for row in range(len(x)):
+        p = softmax(h[row] @ b)
+        fisher = np.diag(p) - np.outer(p, p)
+        by_logits = np.eye(len(p))
+        by_product = (1 - h[row] ** 2)[:, None] * b  # [hidden, classes]
+        by_a = np.einsum("i,jc->ijc", x[row], by_product).reshape(-1, len(p))
+        by_b = np.einsum("i,jc->ijc", h[row], by_logits).reshape(-1, len(p))
+        for name, jacobian in (
+            ("A", by_a), ("product", by_product), ("B", by_b), ("logits", by_logits)
+        ):  # fmt: skip
+            found[name] += np.einsum("nc,cd,nd->", jacobian, fisher, jacobian) / 2 / len(x)
+    return found
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_fisher_gains_are_those_of_the_exact_matrices(scale):
+    fn, params, x = two_layers(scale=scale)
+    exact = exact_fisher_gains(params, x)
+    as_jax = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), (params, x))
+    graph, by_layer, by_tensor = gains(fn, *as_jax, calls=600, metric="fisher")
+    first, second = (i for i, layer in enumerate(graph.layers) if layer.weight is not None)
+    np.testing.assert_allclose(by_layer[[first, second]], [exact["A"], exact["B"]], rtol=0.1)
+    (output,) = graph.outputs
+    assert by_tensor[output] == pytest.approx(exact["logits"], rel=0.1)
+    product = graph.layers[first].outputs[0]
+    if not any(e.primitive == "tanh" for e in graph.layers[first].equations):
+        assert by_tensor[product] == pytest.approx(exact["product"], rel=0.1)
+
+
+def test_fisher_gains_predict_the_divergence_of_small_noise():
+    fn, params, x = two_layers(seed=3)
+    exact = exact_fisher_gains(params, x)
+    rng = np.random.default_rng(0)
+    p = softmax(np.asarray(fn(params, x), np.float64))
+    variance, measured = 1e-4, []
+    for _ in range(400):
+        moved = params[0] + rng.normal(size=params[0].shape) * variance**0.5
+        q = softmax(np.tanh(x @ moved) @ params[1])
+        measured.append((p * np.log(p / q)).sum(-1).mean())
+    assert np.mean(measured) == pytest.approx(variance * exact["A"], rel=0.15)
+
+
+def test_a_sure_network_has_small_fisher_gains():
+    fn, (a, b), x = two_layers()
+    found = [
+        gains(fn, (jnp.asarray(a), jnp.asarray(b * s)), jnp.asarray(x), 20, metric="fisher")[1]
+        for s in (1.0, 1000.0)
+    ]
+    # Its own class is certain: noise behind it changes no prediction.
+    assert found[1][-1] < 1e-3 * found[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda p, x: (x @ p, x), "one of logits"),
+        (lambda p, x: (x @ p).sum(), "one of logits"),
+        (lambda p, x: jax.lax.while_loop(lambda c: c.max() > 1, lambda c: c / 2, x @ p),
+         "no backward pass"),
+    ],
+)  # fmt: skip
+def test_fisher_gains_need_one_output_of_classes(fn, said):
+    with pytest.raises(InputError, match=said):
+        gains(fn, jnp.eye(3), jnp.ones((2, 3)), 1, metric="fisher")
+
+
+def test_a_metric_that_nobody_knows():
+    with pytest.raises(InputError, match="output, fisher"):
+        gains(lambda p, x: x @ p, jnp.eye(3), jnp.ones((2, 3)), 1, metric="hessian")

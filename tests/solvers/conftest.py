@@ -42,17 +42,20 @@ def build_profile(*, bits, macs, weight_elements, weight_group, tensor_elements,
         weight_bytes=2 * weight_elements + 12, tensor_bytes=plain, pack_s=plain * 1e-10 + 1e-6,
         unpack_s=plain * 1e-11 + 1e-6, pack_j=plain * 1e-9,
     )
+    # Gains that are measured differ from bit-width to bit-width.
+    uneven = np.random.default_rng(layers).uniform(0.8, 1.25, (max(layers, tensors), count))
     pixels = int(tensor_elements[np.asarray(producer) < 0].sum())
     return Profile(
         fingerprint="synthetic", clipping="mse", bits=bits,
         layer_names=tuple(f"layer{i}" for i in range(layers)),
         tensor_names=tuple(f"tensor{i}" for i in range(tensors)),
         macs=macs, has_weight=weight_elements > 0, weight_error=weight_error,
-        weight_gain=rng.uniform(0.1, 2, layers) * quality,
+        weight_gain=rng.uniform(0.1, 2, (layers, 1)) * uneven[:layers] * quality,
+        sensitivity="output",
         weight_ratio=np.linspace(0.5, 1, count) * np.ones((layers, 1)),
         weight_bytes=weight_bytes, weight_group=np.asarray(weight_group),
         activation_error=activation_error,
-        activation_gain=rng.uniform(0.1, 2, tensors) * quality,
+        activation_gain=rng.uniform(0.1, 2, (tensors, 1)) * uneven[:tensors] * quality,
         activation_low=-np.ones((tensors, count)), activation_high=np.ones((tensors, count)),
         tensor_bytes=packed, float_bytes=4 * tensor_elements,
         edge_latency_s=edge_s, edge_energy_j=edge_s * rng.uniform(0.5, 4, (layers, 1, 1)),

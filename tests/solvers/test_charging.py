@@ -36,13 +36,13 @@ def reference(profile, cut, w_bits, a_bits):
         tensors |= mine
         total["edge_s"] += profile.edge_latency_s[i, w[i], max(a[t] for t in mine)]
         total["quant_mse"] += profile.weight_error[i, w[i]]
-        total["error"] += profile.weight_gain[i] * profile.weight_error[i, w[i]]
+        total["error"] += (profile.weight_gain * profile.weight_error)[i, w[i]]
         group = profile.weight_group[i]
         stored[group] = max(stored.get(group, 0), profile.weight_bytes[i, w[i]])
     for t in tensors:
         if profile.producer[t] >= 0:
             total["quant_mse"] += profile.activation_error[t, a[t]]
-            total["error"] += profile.activation_gain[t] * profile.activation_error[t, a[t]]
+            total["error"] += (profile.activation_gain * profile.activation_error)[t, a[t]]
     sent = [t for t in range(len(a)) if profile.crosses[cut, t]]
     total["pack_s"] = sum(profile.pack_s[t, a[t]] for t in sent)
     total["unpack_s"] = sum(profile.unpack_s[t, a[t]] for t in sent)
