@@ -12,7 +12,7 @@ SOURCES := autosplit configs experiments tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo paper test test-heavy benchmark lint stubs lock clean
+.PHONY: help demo paper test test-heavy benchmark peers lint stubs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ benchmark: $(VENV)/.test-installed ## Measure the claims that the README makes.
 	$(BIN)/python -m experiments.benchmark --workdir=$(WORKDIR)/benchmark
 	$(BIN)/python -m experiments.solver_cost --workdir=$(WORKDIR)/solver_cost
 	$(BIN)/python -m experiments.scalesim_speed --workdir=$(WORKDIR)/scalesim
+
+peers: $(VENV)/.peers-installed ## Measure speed beside PyTorch, ONNX Runtime and OpenVINO.
+	$(BIN)/python -m experiments.speed --workdir=$(WORKDIR)/speed
+	$(BIN)/python -m experiments.search_speed --workdir=$(WORKDIR)/search_speed
 
 lint: $(VENV)/.test-installed ## Run ruff and mypy.
 	$(BIN)/python -m ruff check $(SOURCES)
@@ -80,4 +84,8 @@ $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml requirements.txt
 
 $(VENV)/.test-installed: $(VENV)/.created pyproject.toml requirements.txt
 	$(BIN)/python -m pip install --quiet -c requirements.txt -e '.[$(TEST_EXTRAS)]'
+	@touch $@
+
+$(VENV)/.peers-installed: $(VENV)/.created pyproject.toml requirements.txt
+	$(BIN)/python -m pip install --quiet -c requirements.txt -e '.[peers]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The faster forms of convolutions give what XLA's convolution gives, gradients included."""
+"""Every form of a layer gives what XLA's own gives, gradients included, on each backend."""
 
 import functools
 
@@ -33,9 +33,14 @@ def convolution(x_shape, kernel_shape, dtype=jnp.float32, layout="NHWC", **optio
     return plain, lowered
 
 
-def uses_convolution(fn, *shapes, dtype=jnp.float32):
-    text = str(jax.make_jaxpr(fn)(*(jax.ShapeDtypeStruct(s, dtype) for s in shapes)))
-    return "conv_general_dilated" in text
+def program_for(backend, fn, *shapes, dtype=jnp.float32):
+    """The program that a backend would compile; the backend need not be there."""
+    traced = jax.jit(fn).trace(*(jax.ShapeDtypeStruct(s, dtype) for s in shapes))
+    return traced.lower(lowering_platforms=(backend,)).as_text()
+
+
+def uses_convolution(fn, *shapes, dtype=jnp.float32, backend="cpu"):
+    return "stablehlo.convolution" in program_for(backend, fn, *shapes, dtype=dtype)
 
 
 def assert_close(found, expected):
@@ -97,11 +102,97 @@ def test_pointwise_equals_convolution(batch, options):
 
 
 @pytest.mark.parametrize(
+    ("channels", "groups", "out_channels", "dense"),
+    [
+        (4, 2, 6, 1),  # all groups together are still few channels
+        (64, 32, 64, 4),
+        (12, 12, 24, 1),  # two filters per channel
+        (64, 4, 8, 4),  # wide groups stay apart
+        (60, 12, 12, 3),  # 4 groups of 5 channels are the first to reach 16
+    ],
+)
+def test_grouped_equals_convolution(channels, groups, out_channels, dense):
+    shapes = (2, 7, 6, channels), (3, 2, channels // groups, out_channels)
+    options = {"window_strides": (2, 1), "rhs_dilation": (1, 2), "padding": [(1, 0), (0, 2)]}
+    plain, lowered = convolution(*shapes, feature_group_count=groups, **options)
+    text = program_for("cpu", lowered, *shapes)
+    assert text.count("stablehlo.convolution") == dense
+    assert "feature_group_count = 1 " in text
+    assert_same_values(plain, lowered, *shapes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window_strides": (2, 3), "padding": [(0, 2), (3, 1)]},
+        {"rhs_dilation": (2, 1), "padding": "VALID"},
+    ],
+    ids=str,
+)
+def test_few_pixels_equal_convolution(options):
+    shapes = (2, 9, 8, 16), (3, 2, 16, 5)
+    plain, lowered = convolution(*shapes, **options)
+    assert not uses_convolution(lowered, *shapes)
+    assert_same_values(plain, lowered, *shapes)
+
+
+def spatial_sum(axes=(1, 2)):
+    """A sum over an image, as XLA runs it and as `lowering` does."""
+    shape = jax.ShapeDtypeStruct((2, 5, 4, 3), jnp.float32)
+    plain = functools.partial(jnp.sum, axis=axes)
+    (equation,) = flatten(compat.make_jaxpr(plain, [shape])[0]).equations
+    return plain, lambda x: lowering.evaluate(equation, [x])[0]
+
+
+def test_spatial_sum_equals_the_sum():
+    plain, lowered = spatial_sum()
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
+    assert "stablehlo.reduce" not in program_for("cpu", lowered, x.shape)
+    assert_close(jax.jit(lowered)(x), plain(x))
+    assert_close(jax.jit(jax.grad(lambda x: lowered(x**2).sum()))(x), 2 * x)
+
+
+def test_other_sums_are_left_to_xla():
+    plain, lowered = spatial_sum(axes=(0, 1))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
+    assert "stablehlo.reduce" in program_for("cpu", lowered, x.shape)
+    assert_close(lowered(x), plain(x))
+
+
+# Kind of layer -> shapes, options, and whether the CPU and other backends run a convolution.
+CHOICES = {
+    "pointwise": (((1, 5, 5, 4), (1, 1, 4, 6)), {}, False, False),
+    "depthwise": (((1, 5, 5, 4), (3, 3, 1, 4)), {"feature_group_count": 4}, False, True),
+    "grouped": (((1, 5, 5, 64), (3, 3, 16, 8)), {"feature_group_count": 4}, True, True),
+    "few pixels": (((1, 5, 5, 16), (3, 3, 16, 8)), {}, False, True),
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_each_backend_gets_the_form_of_its_column(kind):
+    shapes, options, on_cpu, on_others = CHOICES[kind]
+    plain, lowered = convolution(*shapes, **options)
+    own = program_for("cuda", plain, *shapes).count("stablehlo.convolution")
+    assert own == 1
+    assert uses_convolution(lowered, *shapes) == on_cpu
+    for backend in ("cuda", "rocm", "tpu"):
+        found = program_for(backend, lowered, *shapes)
+        assert found.count("stablehlo.convolution") == int(on_others)
+    assert_same_values(plain, lowered, *shapes)
+
+
+def test_every_kind_is_tested():
+    assert {*CHOICES, "spatial sum"} == set(lowering.TABLE)
+
+
+@pytest.mark.parametrize(
     ("x", "kernel", "options"),
     [
         ((2, 8, 8, 4), (3, 3, 4, 6), {}),
-        ((2, 8, 8, 4), (3, 3, 2, 6), {"feature_group_count": 2}),
-        ((2, 8, 8, 4), (3, 3, 1, 8), {"feature_group_count": 4}),
+        ((2, 8, 8, 15), (3, 3, 15, 6), {}),
+        ((3, 12, 12, 16), (3, 3, 16, 6), {}),
+        ((2, 8, 8, 4), (3, 3, 2, 6), {"feature_group_count": 2, **UPSAMPLED}),
         ((2, 9, 9, 4), (9, 9, 1, 4), {"feature_group_count": 4}),
         ((2, 8, 8, 4), (3, 3, 1, 4), {"feature_group_count": 4, **UPSAMPLED}),
         ((2, 8, 8, 4), (1, 1, 4, 6), UPSAMPLED),
@@ -158,6 +249,8 @@ def test_works_under_vmap():
             {"feature_group_count": 3, "window_strides": (2, 1), "rhs_dilation": (1, 2)},
         ),
         ((2, 7, 6, 3), (1, 1, 3, 4), {"window_strides": (2, 3), "padding": [(1, 0), (0, 2)]}),
+        ((2, 7, 6, 6), (3, 2, 2, 6), {"feature_group_count": 3, "window_strides": (2, 1)}),
+        ((2, 7, 6, 16), (3, 2, 16, 4), {"window_strides": (2, 1), "rhs_dilation": (1, 2)}),
     ],
 )
 def test_gradients_equal_those_of_the_convolution(x_shape, kernel_shape, options):
