@@ -17,6 +17,7 @@ from autosplit.hardware import Network
 from autosplit.profiling.measuring import profile
 from autosplit.profiling.plan import SplitPlan
 from autosplit.profiling.table import Profile
+from autosplit.ptq import Recipe, quantize
 from autosplit.solvers import Constraints, Objective, Plans, solve
 from autosplit.tuning import measure, solve_measured
 
@@ -33,11 +34,13 @@ __all__ = [
     "Objective",
     "Plans",
     "Profile",
+    "Recipe",
     "Split",
     "SplitPlan",
     "load",
     "measure",
     "profile",
+    "quantize",
     "solve",
     "solve_measured",
     "split",

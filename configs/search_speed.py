@@ -11,7 +11,7 @@ assignments: the outputs of 100 mixed assignments on 64 images. Ours compiles on
 quantize the model anew for each (some layers in 8 bits, the others float: 4 bits they do not
 know); a few are measured and the time of 100 is extrapolated.
 
-Aim: 20 times faster.
+Expected: see the README; the aim is 20 times faster.
 
 Duration: 15 min on 2 cores.
 """

@@ -3,8 +3,8 @@
     make peers
     python -m experiments.speed --config=configs/speed.py --workdir=build/speed
 
-Aims, as ratios to PyTorch's float (channels last): our float at most 1.2 everywhere; our 8 bits
-at most 0.5 on ResNet-50 and at most 1.0 on MobileNet-v2.
+Expected: see the README. Aims, as ratios to PyTorch's float (channels last): our float at most
+1.2 everywhere; our 8 bits at most 0.5 on ResNet-50 and at most 1.0 on MobileNet-v2.
 
 Duration: 15 min on 2 cores, most of it exporting and quantizing for the peers. Leave the
 machine alone meanwhile: PyTorch's threads wait for each other and lose most on a busy one.

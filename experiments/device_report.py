@@ -94,8 +94,8 @@ made another program of the network than of the layers alone.
 
 Float is the layer as autosplit runs it, with all that is fused into it. Int8 is the form named:
 int8 tensors in and out, int32 sums; what is not a product runs in float inside
-(experiments/int8_layers.py). {slower} of {len(times.shapes)} shapes were slower in int8: there
-the device counts the float time at 8 bits too.
+(autosplit/execution/integer_forms.py). {slower} of {len(times.shapes)} shapes were slower in
+int8: there the device counts the float time at 8 bits too.
 
 ## Run
 

@@ -26,10 +26,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from autosplit.execution.edge_layers import (
+    EdgeLayer,
+    edge_layer,
+    integer_weight,
+    run_edge_layer,
+)
+from autosplit.execution.grids import encode, make_grid
+from autosplit.execution.weights import PACKED_BITS, IntegerWeight, pack_weight
 from autosplit.graph import Layer, LayerGraph
-from autosplit.graph.running import GraphWeights, flat_outputs, run_layer, run_layers
+from autosplit.graph.running import (
+    GraphWeights,
+    LayerWeights,
+    flat_outputs,
+    run_layer,
+    run_layers,
+)
 from autosplit.workload import Workload
-from experiments.int8_layers import int8_form, int8_weights, run_int8_layer
 
 SAMPLE_S = 4e-3
 """Least duration of a sample, so that the clock and the dispatch do not matter."""
@@ -100,7 +113,7 @@ class ShapeTimes:
     Attributes:
       layers: indices of the layers that are alike.
       layer: the first of them.
-      form: how it was computed in 8 bits, see `experiments.int8_layers`.
+      form: how it was computed in 8 bits, see `autosplit.execution.edge_layers`.
       float_s: f64[R], one sample a round.
       int8_s: f64[R], the same where there is no 8-bit form.
     """
@@ -175,7 +188,10 @@ def alike_layers(graph: LayerGraph) -> list[tuple[int, ...]]:
             (e.primitive, str(e.params), tuple(str(v.aval) for v in e.eqn.invars))
             for e in layer.equations
         )
-        groups.setdefault((layer.workloads, layer.kind, equations), []).append(index)
+        # What reads the network's input reads floats on the edge.
+        from_sensor = tuple(t in graph.inputs for t in layer.inputs)
+        key = (layer.workloads, layer.kind, equations, from_sensor)
+        groups.setdefault(key, []).append(index)
     return [tuple(group) for group in groups.values()]
 
 
@@ -218,7 +234,7 @@ def time_graph(
         ShapeTimes(
             layers=group,
             layer=graph.layers[group[0]],
-            form=int8_form(graph.layers[group[0]]),
+            form=integer_step(graph, group[0]).form(jax.default_backend()),
             float_s=layer_samples[:, position, 0],
             int8_s=layer_samples[:, position, 1],
         )
@@ -234,26 +250,44 @@ def _forward(graph: LayerGraph, weights: GraphWeights, inputs: Sequence[Any]) ->
     return flat_outputs(graph, weights, known)
 
 
+def integer_step(graph: LayerGraph, index: int) -> EdgeLayer:
+    """Returns a layer as the edge runs it at 8 bits, with any clip: times do not depend on it."""
+    grids = [
+        make_grid(-2.5, 3.5, PACKED_BITS) if tensor.is_float and t not in graph.inputs else None
+        for t, tensor in enumerate(graph.tensors)
+    ]
+    return edge_layer(graph, index, grids, PACKED_BITS)
+
+
+def integer_arguments(
+    step: EdgeLayer, own: LayerWeights
+) -> tuple[LayerWeights, IntegerWeight | None]:
+    """Returns what the layer reads beside its tensors, its weight quantized."""
+    if step.product is None or own.weight is None:
+        return own, None
+    clip = jnp.abs(own.weight).max(initial=0.0)
+    axes = step.product.weight.channel_axes
+    packed = pack_weight(own.weight, axes, clip, PACKED_BITS, PACKED_BITS)
+    return dataclasses.replace(own, weight=None), integer_weight(step.product, packed)
+
+
 def _programs(
     graph: LayerGraph, weights: GraphWeights, index: int, sample_s: float
 ) -> tuple[Repeated, Repeated | None]:
     """Compiles one layer in float and, where it has such a form, in 8 bits."""
-    layer, own = graph.layers[index], weights.layers[index]
-    tensors = [graph.tensors[t] for t in layer.inputs]
+    layer, own, step = graph.layers[index], weights.layers[index], integer_step(graph, index)
     random = np.random.default_rng(index)
     floats, codes = [], []
-    for tensor in tensors:
+    for tensor, grid in zip((graph.tensors[t] for t in layer.inputs), step.inputs, strict=True):
         # Indices and flags are 0, which every layer accepts.
         drawn = random.normal(size=tensor.shape) if tensor.is_float else np.zeros(tensor.shape)
         floats.append(jnp.asarray(drawn, tensor.dtype))
-        code = jnp.asarray(np.clip(np.rint(drawn * 40), -127, 127), jnp.int8)
-        codes.append(code if tensor.is_float else floats[-1])
+        codes.append(floats[-1] if grid is None else encode(grid, floats[-1]))
     in_float = repeat(lambda w, x: run_layer(layer, w, x, w.weight), (own, floats), sample_s)
-    if int8_form(layer) == "float":
+    if step.form(jax.default_backend()) == "float":
         return in_float, None
-    dtypes = [t.dtype for t in tensors]
-    arguments = (int8_weights(layer, own), codes)
-    return in_float, repeat(lambda w, x: run_int8_layer(layer, w, x, dtypes), arguments, sample_s)
+    arguments = (*integer_arguments(step, own), codes)
+    return in_float, repeat(lambda w, q, x: run_edge_layer(step, w, q, x), arguments, sample_s)
 
 
 def _round(

@@ -154,7 +154,11 @@ def imported_libraries(text: str) -> set[str]:
 
 def test_lock_pins_every_dependency_of_every_extra() -> None:
     pins = locked_versions()
+    # The peers pin themselves: what is measured is beside exactly these versions.
+    peers = {text for text in project()["optional-dependencies"]["peers"] if "==" in text}
     for requirement in declared():
+        if str(requirement) in peers:
+            continue
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 

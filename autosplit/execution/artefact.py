@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from autosplit.errors import ArtefactError, InputError
-from autosplit.execution.export import MANIFEST, file_digest, program_file, weights_file
+from autosplit.execution.export import (
+    MANIFEST,
+    PACKED_PARTS,
+    UNPACK,
+    file_digest,
+    program_file,
+    weights_file,
+)
 from autosplit.execution.halves import Half, Split
 from autosplit.execution.manifest import ArraySpec, Manifest, read_manifest, unnest
-from autosplit.execution.weights import PackedWeight, unpack_weights
 
 SIDES = ("edge", "cloud")
 
@@ -47,31 +53,42 @@ def load(path: str | pathlib.Path, sides: Sequence[str] = SIDES) -> Split:
         manifest=manifest,
         edge_half=halves.get("edge"),
         cloud_half=halves.get("cloud"),
-        packed={},
         unflatten=lambda leaves: unnest(manifest.structure, list(leaves)),
     )
 
 
 def _load_half(folder: pathlib.Path, manifest: Manifest, side: str) -> Half:
-    for name in (program_file(side), weights_file(side)):
-        found, expected = file_digest(folder / name), manifest.files.get(name)
-        if found != expected:
-            raise ArtefactError(
-                f"{folder / name} was truncated or changed: its SHA-256 is {found[:12]}..., the "
-                f"manifest says {str(expected)[:12]}.... Copy or save the split again."
-            )
+    program = _load_program(folder, manifest, side)
+    specs = manifest.edge_arrays if side == "edge" else manifest.cloud_arrays
+    _check_file(folder, manifest, weights_file(side))
+    weights = _read_arrays((folder / weights_file(side)).read_bytes(), specs)
+    if side == "edge" and program_file(UNPACK) in manifest.files:
+        packed = {key: x for key, x in weights.items() if key.endswith(PACKED_PARTS)}
+        kept = {key: x for key, x in weights.items() if key not in packed}
+        weights = {**kept, **_load_program(folder, manifest, UNPACK)(packed)}
+    return Half(call=program, weights=weights)
+
+
+def _check_file(folder: pathlib.Path, manifest: Manifest, name: str) -> None:
+    found, expected = file_digest(folder / name), manifest.files.get(name)
+    if found != expected:
+        raise ArtefactError(
+            f"{folder / name} was truncated or changed: its SHA-256 is {found[:12]}..., the "
+            f"manifest says {str(expected)[:12]}.... Copy or save the split again."
+        )
+
+
+def _load_program(folder: pathlib.Path, manifest: Manifest, name: str) -> Any:
+    path = folder / program_file(name)
+    _check_file(folder, manifest, path.name)
     try:
-        exported = jax.export.deserialize(bytearray((folder / program_file(side)).read_bytes()))
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
     except Exception as error:
         raise ArtefactError(
-            f"{folder / program_file(side)} cannot be read by this version of JAX "
-            f"({jax.__version__}): {error}. Save the split again with it."
+            f"{path} cannot be read by this version of JAX ({jax.__version__}): {error}. Save the "
+            "split again with it."
         ) from error
-    specs = manifest.edge_arrays if side == "edge" else manifest.cloud_arrays
-    weights = _read_arrays((folder / weights_file(side)).read_bytes(), specs)
-    if side == "edge":
-        weights = _unpacked(manifest, weights)
-    return Half(call=jax.jit(exported.call), weights=weights)
+    return jax.jit(exported.call)
 
 
 def _read_arrays(data: bytes, specs: Sequence[ArraySpec]) -> dict[str, Any]:
@@ -80,20 +97,3 @@ def _read_arrays(data: bytes, specs: Sequence[ArraySpec]) -> dict[str, Any]:
         part = np.frombuffer(data[spec.offset : spec.offset + spec.num_bytes], spec.dtype)
         named[spec.key] = jnp.asarray(part.reshape(spec.shape))
     return named
-
-
-def _unpacked(manifest: Manifest, named: Mapping[str, Any]) -> dict[str, Any]:
-    """Unpacks the quantized weights and puts them in the place of levels and clips."""
-    packed = {
-        stored.key: PackedWeight(
-            levels=named[f"{stored.source}.levels"],
-            clip=named[f"{stored.source}.clip"],
-            bits=stored.bits,
-            shape=stored.shape,
-            dtype=stored.dtype,
-        )
-        for stored in manifest.edge_weights
-    }
-    replaced = {f"{s.source}.{part}" for s in manifest.edge_weights for part in ("levels", "clip")}
-    kept = {key: value for key, value in named.items() if key not in replaced}
-    return {**kept, **unpack_weights(packed)}

@@ -4,6 +4,7 @@
 |---|---|
 | ``manifest.json`` | what both sides agree on, the plan, checksums of all files |
 | ``edge.stablehlo``, ``cloud.stablehlo`` | the halves, exported by `jax.export` |
+| ``edge_unpack.stablehlo`` | brings packed weights into the form that the edge half reads |
 | ``edge_weights.bin``, ``cloud_weights.bin`` | their arrays; edge weights bit-packed |
 
 The directory appears whole or not at all: it is written under a temporary name
@@ -15,27 +16,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from autosplit.errors import ArtefactError, InputError
-from autosplit.execution.manifest import ArraySpec, StoredWeight, write_manifest
+from autosplit.execution.manifest import ArraySpec, write_manifest
 from autosplit.files import whole_directory
 
 if TYPE_CHECKING:
     from autosplit.execution.halves import Half, Split
-    from autosplit.execution.weights import PackedWeight
 
 MANIFEST = "manifest.json"
+UNPACK = "edge_unpack"
+PACKED_PARTS = (".weight.levels", ".weight.scale")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def program_file(side: str) -> str:
-    """Returns the name of the file with a side's exported program."""
-    return f"{side}.stablehlo"
+def program_file(name: str) -> str:
+    """Returns the name of the file with an exported program: of a side, or `UNPACK`."""
+    return f"{name}.stablehlo"
 
 
 def weights_file(side: str) -> str:
@@ -63,7 +65,7 @@ def save_split(split: Split, path: pathlib.Path) -> None:
 def _check_target(path: pathlib.Path) -> None:
     """Refuses to replace anything but a split: its directory would be deleted."""
     sides = ("edge", "cloud")
-    ours = {MANIFEST, *map(program_file, sides), *map(weights_file, sides)}
+    ours = {MANIFEST, *map(program_file, (*sides, UNPACK)), *map(weights_file, sides)}
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; expected a directory, or a name that is free.")
     found = {item.name for item in path.iterdir()} if path.exists() else set()
@@ -78,16 +80,16 @@ def _check_target(path: pathlib.Path) -> None:
 def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
     manifest = split.manifest
     codes = jax.eval_shape(edge.call, edge.weights, _shapes(manifest.inputs))
-    _export(edge, _shapes(manifest.inputs), draft / program_file("edge"))
-    edge_only = not manifest.crossing
-    if not edge_only:
-        _export(cloud, list(codes), draft / program_file("cloud"))
-    stored, kept = _stored(edge.weights, split.packed)
+    _export(edge.call, (edge.weights, _shapes(manifest.inputs)), draft / program_file("edge"))
+    if edge.packed:
+        _export(edge.unpack, (edge.packed,), draft / program_file(UNPACK))
+    if manifest.crossing:
+        _export(cloud.call, (cloud.weights, list(codes)), draft / program_file("cloud"))
+    stored = _stored(edge)
     programs = sorted(item.name for item in draft.iterdir())
     complete = dataclasses.replace(
         manifest,
-        edge_weights=stored,
-        edge_arrays=_write_arrays(draft / weights_file("edge"), kept, _twins(stored, kept)),
+        edge_arrays=_write_arrays(draft / weights_file("edge"), stored, _twins(stored)),
         cloud_arrays=_write_arrays(draft / weights_file("cloud"), cloud.weights, {}),
     )
     files = (*programs, weights_file("edge"), weights_file("cloud"))
@@ -101,47 +103,44 @@ def _shapes(specs: Any) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in specs]
 
 
-def _export(half: Half, data: list[Any], path: pathlib.Path) -> None:
-    exported = jax.export.export(half.call, platforms=PLATFORMS)(half.weights, data)
+def _export(program: Any, arguments: tuple[Any, ...], path: pathlib.Path) -> None:
+    exported = jax.export.export(program, platforms=PLATFORMS)(*arguments)
     path.write_bytes(exported.serialize())
 
 
-def _stored(
-    weights: Mapping[str, Any], packed: Mapping[str, PackedWeight]
-) -> tuple[tuple[StoredWeight, ...], dict[str, Any]]:
-    """Replaces quantized weights by levels and clips, equal ones once."""
-    kept = {key: value for key, value in weights.items() if key not in packed}
-    stored: list[StoredWeight] = []
-    sources: dict[tuple[Any, ...], str] = {}
-    for key, weight in packed.items():
-        same = (np.asarray(weight.levels).tobytes(), np.asarray(weight.clip).tobytes())
-        source = sources.setdefault((weight.bits, weight.shape, *same), key)
-        if source == key:
-            kept[f"{key}.levels"], kept[f"{key}.clip"] = weight.levels, weight.clip
-        stored.append(
-            StoredWeight(
-                key=key, source=source, bits=weight.bits, shape=weight.shape, dtype=weight.dtype
-            )
-        )
-    return tuple(stored), kept
+def _stored(edge: Half) -> dict[str, Any]:
+    """Returns the packed weights and the arrays that are not made of them."""
+    made = jax.eval_shape(edge.unpack, edge.packed) if edge.packed else {}
+    kept = {key: value for key, value in edge.weights.items() if key not in made}
+    return {**kept, **edge.packed}
 
 
-def _twins(stored: Sequence[StoredWeight], kept: Mapping[str, Any]) -> dict[str, str]:
-    """Finds the biases and constants that layers with a shared weight share too.
+def _twins(stored: Mapping[str, Any]) -> dict[str, str]:
+    """Finds layers that share a weight, and the biases and constants that they share too.
 
     Returns:
-      Name -> name of the equal array of the layer that stores the weight.
+      Name -> name of the equal array of the layer that stores it.
     """
+    first: dict[tuple[bytes, ...], str] = {}
     twins = {}
-    for weight in stored:
-        own, source = (key.removesuffix("weight") for key in (weight.key, weight.source))
-        for key in kept:
-            twin = source + key.removeprefix(own)
-            if own != source and key.startswith(own) and twin in kept:
-                first, second = np.asarray(kept[key]), np.asarray(kept[twin])
-                if first.dtype == second.dtype and first.tobytes() == second.tobytes():
-                    twins[key] = twin
+    for key in sorted(stored):
+        if not key.endswith(PACKED_PARTS[0]):
+            continue
+        own = key.removesuffix(PACKED_PARTS[0])
+        content = tuple(np.asarray(stored[own + part]).tobytes() for part in PACKED_PARTS)
+        source = first.setdefault(content, own)
+        names = [name for name in stored if source != own and name.startswith(f"{own}.")]
+        for name in names:
+            twin = source + name.removeprefix(own)
+            if twin in stored and _same(stored[name], stored[twin]):
+                twins[name] = twin
     return twins
+
+
+def _same(one: Any, other: Any) -> bool:
+    first, second = np.asarray(one), np.asarray(other)
+    same_form = (first.dtype, first.shape) == (second.dtype, second.shape)
+    return same_form and first.tobytes() == second.tobytes()
 
 
 def _write_arrays(

@@ -15,7 +15,7 @@ import numpy as np
 from autosplit.errors import InputError
 from autosplit.execution import export
 from autosplit.execution.manifest import Manifest, TensorSpec
-from autosplit.execution.weights import PACKED_BITS, PackedWeight
+from autosplit.execution.weights import PACKED_BITS
 from autosplit.quant import packing
 
 
@@ -26,10 +26,14 @@ class Half:
     Attributes:
       call: ``call(weights, data) -> arrays``, jitted or exported.
       weights: arrays by name.
+      packed: quantized weights as they are stored, by name.
+      unpack: ``unpack(packed)`` are those of ``weights`` that they become, once.
     """
 
     call: Any
     weights: Mapping[str, Any]
+    packed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unpack: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,14 +47,12 @@ class Split:
     Attributes:
       manifest: what both sides must agree on.
       edge_half, cloud_half: None where that half was not loaded.
-      packed: the quantized edge weights as they are stored, by name.
       unflatten: puts flat outputs into the function's containers.
     """
 
     manifest: Manifest
     edge_half: Half | None
     cloud_half: Half | None
-    packed: Mapping[str, PackedWeight]
     unflatten: Callable[[Sequence[Any]], Any]
 
     def edge_layers(self, *inputs: Any) -> tuple[jax.Array, ...]:

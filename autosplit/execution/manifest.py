@@ -12,7 +12,7 @@ from autosplit.errors import ArtefactError
 from autosplit.files import read_document, write_document
 
 KIND = "autosplit.split"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """Place and form of one array in a weights file.
+    """Place and form of one array in a weights file; equal arrays may share a place.
 
     Attributes:
       key: what it is.
@@ -52,24 +52,6 @@ class ArraySpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredWeight:
-    """How one quantized weight of the edge half is stored.
-
-    Attributes:
-      key: name of the argument.
-      source: name under which levels and clip are stored; shared weights have one.
-      bits: 1 to 8.
-      shape, dtype: of the weight as the layer reads it.
-    """
-
-    key: str
-    source: str
-    bits: int
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything about a split but its weights and programs.
 
@@ -82,7 +64,6 @@ class Manifest:
         function's own containers have no JSON form.
       network: fields of the plan's network; empty for a bare cut.
       predicted: seconds of each stage; empty for a bare cut.
-      edge_weights: how the quantized weights of the edge half are stored.
       edge_arrays, cloud_arrays: contents of the weights files.
       files: SHA-256 by file name.
     """
@@ -98,7 +79,6 @@ class Manifest:
     structure: Any
     network: Mapping[str, Any]
     predicted: Mapping[str, float]
-    edge_weights: tuple[StoredWeight, ...] = ()
     edge_arrays: tuple[ArraySpec, ...] = ()
     cloud_arrays: tuple[ArraySpec, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -108,7 +88,6 @@ _NESTED = {
     "inputs": TensorSpec,
     "crossing": TensorSpec,
     "outputs": TensorSpec,
-    "edge_weights": StoredWeight,
     "edge_arrays": ArraySpec,
     "cloud_arrays": ArraySpec,
 }

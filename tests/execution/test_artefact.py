@@ -49,7 +49,7 @@ class TestRoundTrip:
         assert_bit_equal(loaded.edge_layers(*dense.inputs), made.edge_layers(*dense.inputs))
 
     def test_the_manifest_is_the_same_but_for_what_is_stored(self, made, saved):
-        stored = ("edge_weights", "edge_arrays", "cloud_arrays", "files", "plan")
+        stored = ("edge_arrays", "cloud_arrays", "files", "plan")
         found = load(saved).manifest
         for field in dataclasses.fields(found):
             if field.name not in stored:

@@ -1,7 +1,6 @@
 """A device file of a tiny network: what is in it holds together. No time is judged."""
 
 import csv
-import dataclasses
 import importlib
 import pathlib
 import subprocess
@@ -16,13 +15,21 @@ from jax import lax
 
 import autosplit
 from autosplit.errors import InputError
+from autosplit.execution.edge_layers import run_edge_layer
+from autosplit.execution.grids import decode, encode
 from autosplit.graph.running import prepare, run_layer
 from autosplit.hardware import EYERISS, Network
 from autosplit.hardware.measured import load_device
 from autosplit.profiling.pricing import layer_latency_s
 from experiments import measure_device
-from experiments.int8_layers import Int8Weights, int8_form, int8_weights, run_int8_layer
-from experiments.layer_timing import GraphTimes, ShapeTimes, alike_layers, repeat
+from experiments.layer_timing import (
+    GraphTimes,
+    ShapeTimes,
+    alike_layers,
+    integer_arguments,
+    integer_step,
+    repeat,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 NETWORK = Network(name="link", uplink_bits_per_s=1e6)
@@ -40,7 +47,9 @@ def apply(params, x):
     """Runs a layer of every form."""
     x = jax.nn.relu(conv(x, params["stem"], stride=2) + params["bias"])
     x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-    y = jax.nn.swish(conv(x, params["dense"], dilation=2))
+    y = jax.nn.relu(conv(x, params["narrow"]))
+    y = jax.nn.swish(conv(y, params["few"]))
+    y = jax.nn.swish(conv(y, params["dense"], dilation=2))
     y = conv(y, params["depthwise"], groups=8, stride=2)
     y = conv(y, params["grouped"], groups=2)
     x = conv(x, params["pointwise"], stride=2)
@@ -56,7 +65,8 @@ def draw(shape, seed):
 @pytest.fixture(scope="module")
 def subject():
     shapes = {
-        "stem": (3, 3, 3, 8), "bias": (8,), "dense": (3, 3, 8, 8), "depthwise": (3, 3, 1, 8),
+        "stem": (3, 3, 3, 8), "bias": (8,), "narrow": (1, 1, 8, 3), "few": (3, 3, 3, 8),
+        "dense": (3, 3, 8, 8), "depthwise": (3, 3, 1, 8),
         "grouped": (3, 3, 4, 8), "pointwise": (1, 1, 8, 8), "same": (1, 1, 8, 8), "fc": (8, 5),
     }  # fmt: skip
     return measure_device.Subject(
@@ -188,11 +198,13 @@ def test_layers_that_are_alike_share_a_program():
     def twice(params, x):
         x = jax.nn.relu(conv(x, params[0]))
         x = jax.nn.relu(conv(x, params[1]))
-        return jax.nn.tanh(conv(x, params[2]))
+        x = jax.nn.relu(conv(x, params[2]))
+        return jax.nn.tanh(conv(x, params[3]))
 
-    params = [draw((3, 3, 4, 4), seed) for seed in range(3)]
+    params = [draw((3, 3, 4, 4), seed) for seed in range(4)]
     graph = autosplit.trace(twice, params, draw((1, 6, 6, 4), 9))
-    assert alike_layers(graph) == [(0, 1), (2,)]
+    # The first reads floats, as they come from the sensor.
+    assert alike_layers(graph) == [(0,), (1, 2), (3,)]
 
 
 def test_unlike_layers_of_one_workload_share_its_time_and_keep_the_sum(graph):
@@ -219,39 +231,28 @@ def shape_times(layer, layers, seconds):
     )
 
 
-def test_int8_layers_compute_what_float_layers_do(graph, subject):
-    """With whole numbers as weights and data, sums are exact in both."""
+def test_integer_layers_compute_what_float_layers_do(graph, subject):
+    """Within the step of the output's grid: values are rounded to 8 bits on the way."""
     weights, forms = prepare(graph, subject.variables), set()
     random = np.random.default_rng(5)
-    for layer, own in zip(graph.layers, weights.layers, strict=True):
-        form = int8_form(layer)
-        forms.add(form)
-        if form == "float":
-            continue
-        data = [random.integers(-9, 10, graph.tensors[t].shape) for t in layer.inputs]
-        whole = own
-        if own.weight is not None:
-            levels = jnp.asarray(random.integers(-127, 128, own.weight.shape), jnp.float32)
-            whole = dataclasses.replace(own, weight=levels.at[(0,) * levels.ndim].set(127))
-        expected = run_layer(layer, whole, [jnp.asarray(x, jnp.float32) for x in data],
-                             whole.weight)  # fmt: skip
-        largest = max(float(jnp.abs(e).max()) for e in expected)
-        int8 = dataclasses.replace(
-            int8_weights(layer, whole),
-            factor=jnp.float32(1), inverse=jnp.float32(100 / largest if form != "int8" else 1),
-        )  # fmt: skip
-        int8 = dataclasses.replace(int8, channel_factor=jnp.ones_like(int8.channel_factor))
-        check_codes(layer, int8, data, expected)
+    for index, layer in enumerate(graph.layers):
+        step, own = integer_step(graph, index), weights.layers[index]
+        forms.add(step.form("cpu"))
+        ready, quantized = integer_arguments(step, own)
+        data = [jnp.asarray(random.uniform(-0.5, 0.5, graph.tensors[t].shape), jnp.float32)
+                for t in layer.inputs]  # fmt: skip
+        codes = [x if grid is None else encode(grid, x)
+                 for x, grid in zip(data, step.inputs, strict=True)]  # fmt: skip
+        expected = run_layer(layer, own, data, own.weight)
+        found = run_edge_layer(step, ready, quantized, codes)
+        for code, value, grid in zip(found, expected, step.outputs, strict=True):
+            assert code.dtype == jnp.int8
+            limited = np.clip(value, -2.5, 3.5)
+            error = np.abs(decode(grid, code) - limited)
+            # An input is off by half a step, and so is each product's weight.
+            assert error.mean() < 2 * grid.scale
     assert forms == {"patches", "int8", "conv", "shifted", "block diagonal", "dot", "vector",
                      "float"}  # fmt: skip
-
-
-def check_codes(layer, int8: Int8Weights, data, expected):
-    codes = [jnp.asarray(x, jnp.int8) for x in data]
-    found = run_int8_layer(layer, int8, codes, [np.float32] * len(codes))
-    for code, value in zip(found, expected, strict=True):
-        assert code.dtype == jnp.int8
-        np.testing.assert_allclose(code, value * int8.inverse, atol=0.5 + 1e-3)
 
 
 # ---- Interface

@@ -33,8 +33,8 @@ class TestForm:
             (layers, bits): "weight_error weight_gain weight_ratio weight_bytes",
             (layers, bits, bits): "edge_latency_s edge_energy_j",
             (tensors,): "float_bytes producer is_output",
-            (tensors, bits): "activation_error activation_gain activation_low activation_high tensor_bytes pack_s "
-            "unpack_s pack_j",
+            (tensors, bits): "activation_error activation_gain activation_low activation_high "
+            "tensor_bytes pack_s unpack_s pack_j",
             (layers, tensors): "reads",
             (cuts, layers): "on_edge",
             (cuts, tensors): "crosses",

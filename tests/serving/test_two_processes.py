@@ -23,8 +23,10 @@ from autosplit.hardware import EYERISS, TPU
 ROOT = pathlib.Path(__file__).parents[2]
 NETWORK = autosplit.Network(uplink_bits_per_s=1e6, round_trip_s=0.01)
 REQUESTS = 3
-SIDES = {side: ("manifest.json", f"{side}.stablehlo", f"{side}_weights.bin")
-         for side in ("edge", "cloud")}  # fmt: skip
+SIDES = {
+    "edge": ("manifest.json", "edge.stablehlo", "edge_unpack.stablehlo", "edge_weights.bin"),
+    "cloud": ("manifest.json", "cloud.stablehlo", "cloud_weights.bin"),
+}
 
 
 class Net(nn.Module):
