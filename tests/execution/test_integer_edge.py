@@ -36,13 +36,11 @@ def calibrated(graph, params, inputs, w_bits, a_bits):
     low, high = np.array(ends, np.float32).reshape(-1, 2).T
     count = len(graph.layers)
     assignment = Assignment(
-        on_edge=jnp.ones(count, bool),
+        on_edge=jnp.ones(count, bool), w_high=weight_clips(graph, weights, np.ones(count)),
         w_bits=jnp.asarray(np.resize(w_bits, count).astype(np.int32)),
-        w_high=weight_clips(graph, weights, np.ones(count)),
         a_bits=jnp.asarray(np.resize(a_bits, len(graph.tensors)).astype(np.int32)),
-        a_low=jnp.asarray(low),
-        a_high=jnp.asarray(high),
-    )
+        a_low=jnp.asarray(low), a_high=jnp.asarray(high),
+    )  # fmt: skip
     return Quantized(weights=weights, assignment=assignment), known
 
 
@@ -63,9 +61,8 @@ def check_layers(graph, quantized, known):
       The forms, and the part of all codes that differ.
     """
     assignment = quantized.assignment
-    half, kept, packed = edge_half.edge_half(
-        graph, graph.cuts()[-1], quantized.weights, assignment
-    )
+    last = graph.cuts()[-1]
+    half, kept, packed = edge_half.edge_half(graph, last, quantized.weights, assignment)
     named = {**kept, **jax.jit(half.unpack)(packed)}
     plain = quantized_weights(quantized.weights, assignment)
     steps = half.layers
@@ -375,11 +372,8 @@ def test_constant_tensors_and_channels_of_zeros(value):
     def fn(p, x):
         return jax.nn.relu(x @ p["a"] + p["shift"]) @ p["b"]
 
-    params = {
-        "a": jnp.asarray(np.eye(4, dtype=np.float32)).at[:, 1].set(0),
-        "b": jnp.zeros((4, 3)),
-        "shift": jnp.float32(value),
-    }
+    a = jnp.asarray(np.eye(4, dtype=np.float32)).at[:, 1].set(0)
+    params = {"a": a, "b": jnp.zeros((4, 3)), "shift": jnp.float32(value)}
     inputs = (jnp.full((2, 4), value),)
     graph = autosplit.trace(fn, params, *inputs)
     for bits in (1, 4, 8):
@@ -399,6 +393,6 @@ def test_tensors_of_no_elements():
     for rows, p in ((0, jnp.eye(4)), (2, jnp.ones((4, 0))), (2, jnp.eye(4))):
         inputs = (jnp.ones((rows, 4)),)
         graph = autosplit.trace(fn, p, *inputs)
-        quantized, _ = calibrated(graph, p, inputs, (8,), (8,))
-        split = autosplit.split(graph, p, graph.cuts()[-1], quantized=quantized)
+        found, _ = calibrated(graph, p, inputs, (8,), (8,))
+        split = autosplit.split(graph, p, graph.cuts()[-1], quantized=found)
         assert split.cloud(split.edge(*inputs)).shape == (rows, p.shape[1])
