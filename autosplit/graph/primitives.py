@@ -52,6 +52,7 @@ _KINDS = {
     "conv_general_dilated": "conv",
     "dot_general": "matmul",
     "concatenate": "concat",
+    "stack": "concat",
     "gather": "gather",
 }
 _FAMILIES = {

@@ -64,7 +64,7 @@ def test_drawn_bits_are_candidates_where_something_is_quantized(case):
 def test_draws_of_one_mean_differ_and_have_it():
     profile = types.SimpleNamespace(
         bits=np.arange(2, 9), has_weight=np.ones(40, bool), macs=np.ones(40),
-        producer=np.arange(-1, 40), activation_gain=np.ones(41),
+        producer=np.arange(-1, 40), activation_gain=np.ones((41, 7)),
     )  # fmt: skip
     rng = np.random.default_rng(1)
     drawn = [np.concatenate(drawn_bits_of_mean(profile, rng, 1.5, 5.5)) for _ in range(20)]
