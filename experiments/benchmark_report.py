@@ -194,8 +194,8 @@ layers, cuts and image encodings; the loop does none of that.
 {markdown_table(time_rows(document))}
 
 A forward pass is one call of the float network, warm, in the same process. Memory added is the
-peak of resident memory less that before the step; autosplit holds the tensors of all calls at
-once, the NumPy ways read them from disk one by one (not timed).
+peak of resident memory less that before the step; autosplit holds the tensors of as many
+calls as fit its budget (1 GiB), the NumPy ways read them from disk one by one (not timed).
 
 ## The same answer
 
