@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -154,13 +155,13 @@ def table_figure(title: str, rows: Sequence[Row]) -> Any:
                 axes.text(share + 0.5, y, f"{share:.1f}", va="center", fontsize=7)
         target = 100 * next(row for row in rows if row["method"] == FLOAT)[field]
         axes.axvline(target, color=INK, linewidth=1, linestyle="--", label=f"float {target:.1f}")
-        axes.set_yticks(np.arange(len(methods)), methods)
+        axes.set_yticks(np.arange(len(methods)), [textwrap.fill(name, 24) for name in methods])
         axes.invert_yaxis()
         axes.set_xlim(0, 108)
         axes.set_xlabel(f"{name} (%)")
         axes.set_title(title)
         axes.grid(True, axis="x")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(columns) + 1)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(columns) + 1)
         settle_layout(figure)
     return figure
 

@@ -70,6 +70,6 @@ def make_config(name: str, title: str, weights: str) -> ml_collections.ConfigDic
     config.table.settings.lapq_images = 32
     config.table.settings.lapq_evaluations = 300
     config.table.settings.lapq_iterations = 2
-    config.table.settings.rounding_steps = 1000
+    config.table.settings.rounding_steps = 250
     config.table.settings.rounding_batch = 16
     return config
