@@ -18,8 +18,8 @@ FILES = {
     *(f"{plot}.{suffix}" for plot in ("pareto", "latency", "bits", "error")
       for suffix in ("png", "svg")),
 }  # fmt: skip
-SPLIT_FILES = {"manifest.json", *(f"{side}{end}" for side in ("edge", "cloud")
-                                  for end in (".stablehlo", "_weights.bin"))}  # fmt: skip
+SPLIT_FILES = {"manifest.json", "edge_unpack.stablehlo", *(f"{side}{end}" for side in ("edge", "cloud")
+               for end in (".stablehlo", "_weights.bin"))}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,9 @@ def test_photographs_without_labels_are_compared_with_float(make_config, unlabel
     assert "none is held out" in page
     assert "They have no labels" in page
     assert "Not measured in this run." in page
-    # All images calibrate, so what the processes did is what was measured on the batch.
-    np.testing.assert_allclose(own["output_error"], plan.output_error, rtol=1e-3)
+    # All images calibrate, so what the processes did is what was measured on the batch, but for
+    # the roundings of integers that fake quantization decides the other way.
+    np.testing.assert_allclose(own["output_error"], plan.output_error, rtol=3e-2)
 
 
 def text_of(page: pathlib.Path) -> str:
