@@ -18,8 +18,10 @@ FILES = {
     *(f"{plot}.{suffix}" for plot in ("pareto", "latency", "bits", "error")
       for suffix in ("png", "svg")),
 }  # fmt: skip
-SPLIT_FILES = {"manifest.json", "edge_unpack.stablehlo", *(f"{side}{end}" for side in ("edge", "cloud")
-               for end in (".stablehlo", "_weights.bin"))}  # fmt: skip
+SPLIT_FILES = {
+    "manifest.json", "edge_unpack.stablehlo",
+    *(f"{side}{end}" for side in ("edge", "cloud") for end in (".stablehlo", "_weights.bin")),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
