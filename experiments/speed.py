@@ -36,8 +36,6 @@ from experiments.peers import Runner
 from experiments.speed_case import Case, float_runner, int8_runner, load_case
 from experiments.speed_report import csv_text, markdown_text, speed_figure
 
-REFERENCE = "torch float"
-
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, where they would meet another program's."""

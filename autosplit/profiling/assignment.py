@@ -192,7 +192,7 @@ def run_assignment(
       Flat outputs.
     """
     known = dict(zip(graph.inputs, leaves, strict=True))
-    sent = {t: _on_tensor(graph, assignment, t, x) for t, x in known.items()}
+    sent = {t: quantize_tensor(graph, assignment, t, x) for t, x in known.items()}
     known = run_assigned_layers(
         graph, weights, assignment, known, range(len(graph.layers)), sent=sent
     )
@@ -232,11 +232,14 @@ def run_assigned_layers(
         ]
         results = run_layer(layer, own, inputs, own.weight)
         for tensor, value in zip(layer.outputs, results, strict=True):
-            known[tensor] = _on_tensor(graph, assignment, tensor, value)
+            known[tensor] = quantize_tensor(graph, assignment, tensor, value)
     return known
 
 
-def _on_tensor(graph: LayerGraph, assignment: Assignment, tensor: int, x: jax.Array) -> jax.Array:
+def quantize_tensor(
+    graph: LayerGraph, assignment: Assignment, tensor: int, x: jax.Array
+) -> jax.Array:
+    """Fake-quantizes the value of a tensor as assigned; whole numbers stay as they are."""
     if not graph.tensors[tensor].is_float:
         return x
     low, high = assignment.a_low[tensor], assignment.a_high[tensor]

@@ -25,10 +25,10 @@ from autosplit.graph.running import GraphWeights, LayerWeights, run_layer
 from autosplit.profiling.assignment import (
     Assignment,
     Quantized,
+    quantize_tensor,
     quantized_weights,
     run_assigned_layers,
 )
-from autosplit.quant.affine import fake_quant
 
 MAX_CALLS = 32
 """All calls pass a layer together; more calls than these are thinned out evenly."""
@@ -97,7 +97,8 @@ def _biases(
     """Returns the corrected bias by layer."""
     levels = list(quantized_weights(weights, assignment).layers)
     known = dict(zip(graph.inputs, calls, strict=True))
-    sent = {t: _received(graph, assignment, t, x) for t, x in known.items()}
+    # Graph inputs as the cloud reads them.
+    sent = {t: quantize_tensor(graph, assignment, t, x) for t, x in known.items()}
     biases = {}
     for index, layer in enumerate(graph.layers):
         own, offset = levels[index], offsets[index]
@@ -112,14 +113,6 @@ def _biases(
             levels[index] = dataclasses.replace(own, bias=biases[index])
         known = _advanced(graph, levels, weights, assignment, known, sent, index)
     return biases
-
-
-def _received(graph: LayerGraph, assignment: Assignment, tensor: int, x: jax.Array) -> jax.Array:
-    """Returns a graph input as the cloud reads it."""
-    if not graph.tensors[tensor].is_float:
-        return x
-    low, high = assignment.a_low[tensor], assignment.a_high[tensor]
-    return fake_quant(x, low, high, assignment.a_bits[tensor])
 
 
 def _advanced(
