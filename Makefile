@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= build
-# Test processes side by side; heavy tests measure time and run one after another.
+# Test processes side by side.
 WORKERS ?= auto
 
 BIN := $(VENV)/bin
@@ -35,7 +35,7 @@ test: lint ## Lint, check types, run the tests that are not heavy.
 	$(BIN)/python -m pytest -m "not heavy" -n $(WORKERS)
 
 test-heavy: $(VENV)/.test-installed ## Run the heavy tests.
-	$(BIN)/python -m pytest -m heavy --durations=10
+	$(BIN)/python -m pytest -m heavy -n $(WORKERS) --durations=10
 
 benchmark: $(VENV)/.test-installed ## Measure the claims that the README makes.
 	$(BIN)/python -m experiments.benchmark --workdir=$(WORKDIR)/benchmark

@@ -11,9 +11,10 @@ assignments: the outputs of 100 mixed assignments on 64 images. Ours compiles on
 quantize the model anew for each (some layers in 8 bits, the others float: 4 bits they do not
 know); a few are measured and the time of 100 is extrapolated.
 
-Expected: see the README; the aim is 20 times faster.
+Expected: ours 2.1 s warm for the statistics (one calibration of a peer: 0.3 to 2.7 s); 49 s for
+the assignments, 1.5 to 5.7 times faster than the peers. The aim was 20 times.
 
-Duration: 15 min on 2 cores.
+Duration: 4 min on 2 cores.
 """
 
 import ml_collections

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autosplit.errors import InputError
-from autosplit.quant.affine import activation_grid
+from autosplit.quant.affine import activation_grid, signed_levels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,8 @@ def make_grid(low: float, high: float, bits: int) -> Grid:
         )
     with jax.ensure_compile_time_eval():
         scale, zero_point, _ = activation_grid(np.float32(low), np.float32(high), bits)
-    return Grid(scale=float(scale), zero=int(zero_point) - (1 << (bits - 1)), bits=bits)
+        zero = signed_levels(zero_point, bits)
+    return Grid(scale=float(scale), zero=int(zero), bits=bits)
 
 
 def encode(grid: Grid, x: jax.Array) -> jax.Array:

@@ -81,9 +81,8 @@ def reference_chunks(
     size: int,
 ) -> list[ReferenceChunk]:
     """Cuts calls and labels into chunks of one size and runs them in float."""
-    classes = logits_output(graph)
-    rows = 0 if classes is None else int(np.prod(graph.output_shapes[classes][0][:-1]))
-    known = _check_labels(graph, labels, len(calls[0]), classes, rows)
+    known = label_rows(graph, labels, len(calls[0]))
+    rows = known.shape[1]
     parts, begin = [], 0
     for part in chunks([[np.asarray(call) for call in calls]], size):
         device_calls = [jnp.asarray(call) for call in part.calls]
@@ -102,24 +101,37 @@ def reference_chunks(
     return parts
 
 
-def _check_labels(
-    graph: LayerGraph, labels: ArrayLike | None, calls: int, classes: int | None, rows: int
-) -> np.ndarray:
+def label_rows(graph: LayerGraph, labels: ArrayLike | None, calls: int) -> np.ndarray:
+    """Arranges labels as the calls are.
+
+    Args:
+      graph: traced function.
+      labels: int, the class of each row of the logits, in order; or None.
+      calls: number of calls.
+
+    Returns:
+      i32[calls, rows of the logits in a call]; -1 without labels.
+
+    Raises:
+      InputError: there are no logits, not as many whole numbers as rows, or one is no class.
+    """
+    logits = logits_output(graph)
+    rows = 0 if logits is None else int(np.prod(graph.output_shapes[logits][0][:-1]))
     if labels is None:
         return np.full((calls, rows), -1, np.int32)
-    found = np.asarray(labels)
-    if classes is None:
+    if logits is None:
         raise InputError(
             "Labels are given, but no output of the graph is float with a last axis of classes; "
             "trace a function that returns logits."
         )
-    count = graph.output_shapes[classes][0][-1]
+    found = np.asarray(labels)
     if found.size != calls * rows or not np.issubdtype(found.dtype, np.integer):
         raise InputError(
             f"The labels are {found.dtype}{list(found.shape)}; expected {calls * rows} whole "
             "numbers, one for each row of the logits."
         )
-    if found.min() < 0 or found.max() >= count:
+    count = graph.output_shapes[logits][0][-1]
+    if found.size and (found.min() < 0 or found.max() >= count):
         raise InputError(
             f"The labels run from {found.min()} to {found.max()}; expected 0 to {count - 1}."
         )

@@ -9,9 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from autosplit.errors import CalibrationError, InputError
+from autosplit.errors import InputError
 from autosplit.graph import LayerGraph
 from autosplit.graph.running import GraphWeights
 from autosplit.profiling.assignment import Assignment, quantized_weights, run_assignment
@@ -48,26 +47,6 @@ def loss_kind(graph: LayerGraph, labels: Any) -> str:
             "output of the shape [N, classes]. Leave the labels out."
         )
     return CROSS_ENTROPY
-
-
-def label_calls(graph: LayerGraph, labels: Any, calls: int) -> jax.Array:
-    """Arranges labels as the calls are: i32[m, N].
-
-    Raises:
-      CalibrationError: not one whole number per image, or one is no class.
-    """
-    (batch, classes), _ = graph.output_shapes[0]
-    found = np.asarray(labels)
-    if not np.issubdtype(found.dtype, np.integer) or found.size != calls * batch:
-        raise CalibrationError(
-            f"labels are {found.dtype}{list(found.shape)}; expected {calls * batch} whole numbers, "
-            "one for each image of the calibration batch."
-        )
-    if found.min() < 0 or found.max() >= classes:
-        raise CalibrationError(
-            f"labels run from {found.min()} to {found.max()}; expected 0 to {classes - 1}."
-        )
-    return jnp.asarray(found.reshape(calls, batch).astype(np.int32))
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "kind", "corrected"))

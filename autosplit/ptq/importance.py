@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from autosplit.graph import LayerGraph
 from autosplit.graph.primitives import is_differentiable
 from autosplit.graph.running import GraphWeights, flat_outputs, run_layers
+from autosplit.profiling.output_scores import label_rows
 from autosplit.ptq.calibration_loss import (
     CROSS_ENTROPY,
     OUTPUT_ERROR,
-    label_calls,
     loss_kind,
 )
 from autosplit.ptq.shared_programs import run_shared
@@ -60,7 +60,7 @@ def importance_of(
     passes = all(is_differentiable(e) for layer in graph.layers for e in layer.equations)
     if not wanted or not passes or not calls or not calls[0].size:
         return {}
-    arranged = label_calls(graph, labels, len(calls[0])) if kind == CROSS_ENTROPY else None
+    arranged = label_rows(graph, labels, len(calls[0])) if kind == CROSS_ENTROPY else None
 
     def squares(
         weights: GraphWeights, calls: Sequence[jax.Array], labels: jax.Array | None, key: jax.Array

@@ -15,11 +15,11 @@ from autosplit.graph import LayerGraph
 from autosplit.graph.running import GraphWeights, prepare
 from autosplit.profiling.assignment import Assignment, Quantized, float_outputs
 from autosplit.profiling.calibration import calibration_calls
+from autosplit.profiling.output_scores import label_rows
 from autosplit.ptq.bias_correction import correct_biases
 from autosplit.ptq.calibration_loss import (
     CROSS_ENTROPY,
     calibration_loss,
-    label_calls,
     loss_kind,
 )
 from autosplit.ptq.channel_allocation import allocate_bits
@@ -73,14 +73,14 @@ def quantize(
       Weights and assignment; run them with `autosplit.profiling.assignment.assignment_outputs`.
 
     Raises:
-      CalibrationError: the batch or the labels are empty, misshapen or not finite.
-      InputError: the recipe does not fit the graph.
+      CalibrationError: the batch is empty, misshapen or not finite.
+      InputError: the recipe or the labels do not fit the graph.
     """
     calls = [jnp.asarray(c) for c in calibration_calls(graph, calibration)]
     # Before anything takes time.
     given_bits(graph, recipe)
     if recipe.joint == "lapq" and loss_kind(graph, labels) == CROSS_ENTROPY:
-        label_calls(graph, labels, len(calls[0]))
+        label_rows(graph, labels, len(calls[0]))
     weights = prepare(graph, params)
     if recipe.equalize:
         found = equalize(graph, weights)
@@ -177,7 +177,7 @@ def loss_of(
     used = min(images or count, count)
     used -= used % _LOSS_CALLS if used > _LOSS_CALLS else 0
     rows = np.arange(used) * count // used
-    arranged = label_calls(graph, labels, count) if kind == CROSS_ENTROPY else None
+    arranged = label_rows(graph, labels, count) if kind == CROSS_ENTROPY else None
     chunks = []
     for part in np.array_split(rows, max(used // _LOSS_CALLS, 1)):
         few = [c[part] for c in calls]

@@ -76,7 +76,7 @@ def start_of(weight: jax.Array, grid: WeightGrid) -> jax.Array:
 def soft_levels(v: jax.Array, grid: WeightGrid) -> jax.Array:
     """Returns ``scale clip(floor + h(V), lowest, highest)``, f32; elsewhere the nearest level.
 
-    As `autosplit.quant.rounding.soft_weight`, on asymmetric grids too.
+    Differentiable in V (f32 of the weight's shape, from `start_of` or trained).
     """
     return _on_grid(soft_round(v), grid)
 

@@ -1,13 +1,9 @@
 """AdaRound: learns for each weight whether it is rounded up or down.
 
-``W = s clip(floor(W / s) + h(V), -qmax, qmax)`` with
+``W = s clip(floor(W / s) + h(V), lowest, highest)`` with
 ``h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1)``: the stretched sigmoid reaches 0 and 1, so
-the optimizer can decide. `rounding_loss` pushes every ``h`` to one of the two; what is
-left then is the hard weight, which lies on the grid of `fake_quant_weight`.
-
-Bits enter through ``scale`` and ``qmax`` (`weight_scale`, `weight_qmax`), which may be
-arrays: nothing recompiles by bit-width. One-bit weights are signs and have no "up" and
-"down" next to zero: these functions are for 2 bits and more.
+the optimizer can decide. `rounding_loss` pushes every ``h`` to one of the two.
+`autosplit.ptq.weight_grid` has the levels.
 
 Reference: Nagel et al. 2020 (arXiv 2004.10568), equations 21 to 24.
 """
@@ -53,33 +49,6 @@ def soft_round(v: jax.Array) -> jax.Array:
     return jnp.clip((ZETA - GAMMA) * jax.nn.sigmoid(v) + GAMMA, 0.0, 1.0)
 
 
-def soft_weight(weight: jax.Array, v: jax.Array, scale: ArrayLike, qmax: ArrayLike) -> jax.Array:
-    """Returns ``scale clip(floor(weight / scale) + h(V), -qmax, qmax)``, differentiable in V.
-
-    Args:
-      weight: any shape, float.
-      v: of the same shape, from `rounding_start` or trained.
-      scale: broadcastable, from `autosplit.quant.affine.weight_scale`.
-      qmax: broadcastable, from `autosplit.quant.affine.weight_qmax`.
-
-    Returns:
-      The weight that training sees, of the weight's shape and dtype.
-    """
-    return _on_levels(weight, soft_round(v), scale, qmax)
-
-
-def hard_weight(weight: jax.Array, v: jax.Array, scale: ArrayLike, qmax: ArrayLike) -> jax.Array:
-    """Returns the weight with every ``h(V)`` at 0 or 1: up where ``V >= 0``.
-
-    The result lies on the grid, so `fake_quant_weight` leaves it as it is. Arguments as
-    for `soft_weight`.
-
-    >>> hard_weight(jnp.array([0.6, 0.6]), jnp.array([-1.0, 1.0]), 0.5, 7).tolist()
-    [0.5, 1.0]
-    """
-    return _on_levels(weight, jnp.where(v >= 0, 1.0, 0.0), scale, qmax)
-
-
 def rounding_loss(v: jax.Array, beta: ArrayLike) -> jax.Array:
     """Returns ``sum(1 - |2 h(V) - 1|^beta)``: 0 where every weight is decided.
 
@@ -109,10 +78,3 @@ def beta_at(step: ArrayLike, steps: ArrayLike) -> jax.Array:
     start = WARM_UP * jnp.asarray(steps, jnp.float32)
     left = (steps - jnp.asarray(step)) / (steps - start)
     return LAST_BETA + (FIRST_BETA - LAST_BETA) * jnp.clip(left, 0.0, 1.0)
-
-
-def _on_levels(
-    weight: jax.Array, up: jax.Array, scale: ArrayLike, qmax: ArrayLike
-) -> jax.Array:
-    level = jnp.floor(weight.astype(jnp.float32) / scale) + up
-    return (jnp.asarray(scale) * jnp.clip(level, -jnp.asarray(qmax), qmax)).astype(weight.dtype)

@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import autosplit
 from autosplit.hardware import EYERISS, TPU, Network
@@ -23,6 +24,7 @@ def branches(params, x):
     return grown.sum(-1) + shrunk.sum(-1)
 
 
+@pytest.mark.heavy
 def test_a_split_at_an_unlisted_cut_runs():
     keys = iter(jax.random.split(jax.random.key(0), 9))
 

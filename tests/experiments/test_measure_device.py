@@ -144,6 +144,7 @@ def test_layers_of_the_device_sum_to_the_sum_that_it_reports(result, graph):
 # ---- Used like any preset
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("side", ["edge", "cloud"])
 def test_profile_and_solve_take_it(result, subject, graph, side):
     device = load_device(result[1])
@@ -161,6 +162,7 @@ def test_profile_and_solve_take_it(result, subject, graph, side):
         assert edge_only.latency_s >= expected_s
 
 
+@pytest.mark.heavy
 def test_another_input_size_is_another_graph(result, subject):
     images = draw((1, PIXELS + 4, PIXELS + 4, 3), 0)
     graph = autosplit.trace(subject.apply, subject.variables, images)
@@ -345,6 +347,7 @@ def test_a_config_of_the_benchmark_is_its_network():
     assert jax.eval_shape(subject.apply, subject.variables, subject.images).shape == (1, 5)
 
 
+@pytest.mark.heavy
 def test_a_model_by_name_has_the_graph_of_its_config(config):
     by_config = measure_device.config_subject(config)
     by_name = measure_device.model_subject("mobilenet_v2", 32)

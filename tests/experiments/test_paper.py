@@ -25,6 +25,9 @@ from experiments.paper_tables import STAGE_FIELDS
 EXPERIMENTS = ("comparison", "bandwidth", "error", "memory", "transmission", "energy")
 
 
+pytestmark = pytest.mark.heavy
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
     """Adds a model of two small blocks."""

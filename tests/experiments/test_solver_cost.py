@@ -63,6 +63,7 @@ def test_the_limits_bind():
     assert gains[-1] < limits.output_error < gains[0] + profile.activation_gain.sum()
 
 
+@pytest.mark.heavy
 def test_a_small_measurement_is_whole(tmp_path, capsys):
     document = solver_cost.run(small_config(), tmp_path)
     rows = document["rows"]

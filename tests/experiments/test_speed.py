@@ -111,6 +111,7 @@ def test_more_images_than_there_are_photographs():
     assert len({image.tobytes() for image in images}) == 10
 
 
+@pytest.mark.heavy
 def test_a_random_network_of_a_configuration():
     chosen = ml_collections.ConfigDict({"weights": "random", "image_size": 32})
     case = speed_case.load_case("resnet18", chosen, images=2, seed=0)

@@ -123,7 +123,14 @@ def small():
     return small_net, {**params, "bias": random.normal(0, 0.3, 8)}, x
 
 
-@pytest.fixture(scope="module", params=[(4, FLOAT_BITS), (3, FLOAT_BITS), (4, 4)], ids=str)
+CASES = [
+    (3, FLOAT_BITS),
+    pytest.param((4, FLOAT_BITS), marks=pytest.mark.heavy),
+    pytest.param((4, 4), marks=pytest.mark.heavy),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def learned(request, small):
     w_bits, a_bits = request.param
     case = case_of(*small, w_bits=w_bits, a_bits=a_bits)
@@ -173,6 +180,7 @@ def test_signs_and_floats_are_left(small, bits):
     jax.tree.map(np.testing.assert_array_equal, found.weights, weights)
 
 
+@pytest.mark.heavy
 def test_bits_by_channel_and_asymmetric_clips(small):
     graph, weights, calls, assignment = case_of(*small, w_bits=4)
     bits = tuple(
@@ -214,6 +222,7 @@ def test_no_calls_and_empty_tensors_leave_the_weights():
         jax.tree.map(np.testing.assert_array_equal, found.weights, case[1])
 
 
+@pytest.mark.heavy
 def test_products_of_other_forms_are_learned_and_tables_are_not():
     def fn(p, ids):
         h = jax.nn.relu(p["table"][ids])

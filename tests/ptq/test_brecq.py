@@ -30,7 +30,14 @@ def output_error(net, quantized):
     return relative_error(outputs, reference)
 
 
-@pytest.fixture(scope="module", params=[(4, FLOAT_BITS), (3, FLOAT_BITS), (4, 4)], ids=str)
+CASES = [
+    (3, FLOAT_BITS),
+    pytest.param((4, FLOAT_BITS), marks=pytest.mark.heavy),
+    pytest.param((4, 4), marks=pytest.mark.heavy),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def learned(request, net):
     w_bits, a_bits = request.param
     recipe = Recipe(w_bits=w_bits, a_bits=a_bits, first_last_bits=None)
@@ -125,6 +132,7 @@ def test_importance_is_the_diagonal_of_the_fisher_matrix():
     np.testing.assert_allclose(exact[:, 0].astype(jnp.float32), expected, rtol=0.03)
 
 
+@pytest.mark.heavy
 def test_outputs_that_are_no_classes_and_loops_that_no_gradient_passes():
     def plain(p, x):
         h = jax.nn.relu(x @ p)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autosplit.errors import CalibrationError, InputError
+from autosplit.errors import InputError
 from autosplit.profiling.assignment import assignment_outputs, float_outputs, quantized_weights
 from autosplit.ptq import Recipe
 from autosplit.ptq.calibration_loss import calibration_loss
@@ -157,7 +157,7 @@ def test_a_loss_that_is_no_number_is_never_chosen(net, start):
     "labels", [np.zeros(3, int), np.zeros(24), np.full(24, 5), -np.ones(24, int)]
 )
 def test_wrong_labels_are_refused(net, labels):
-    with pytest.raises(CalibrationError, match="labels"):
+    with pytest.raises(InputError, match="labels"):
         loss_of(net.graph, net.weights, net.calls, labels)
 
 

