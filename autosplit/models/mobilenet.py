@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from autosplit.models.resnet import batch_norm, conv
+from autosplit.models.layers import batch_norm, conv
 
 # (expansion, output channels, blocks, stride of the first block): table 2 of the paper.
 STAGES = (
