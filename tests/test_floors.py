@@ -25,12 +25,16 @@ ROOTS = ("autosplit", "configs", "experiments")
 # An optional or heavy library, and the only package that may import it.
 HOMES = {
     "array_record": "data",
+    "faster_coco_eval": "evaluation",
     "google.protobuf": "serving",
+    "grain": "data",
     "grpc": "serving",
     "matplotlib": "reporting",
+    "onnx": "converters",
     "pycocotools": "evaluation",
     "safetensors": "converters",
     "tensorflow_datasets": "data",
+    "tflite": "converters",
     "torch": "converters",
     "torchvision": "converters",
 }

@@ -92,3 +92,37 @@ def test_folders_without_a_clear_set_of_images_are_refused(tmp_path):
     write(tmp_path / "a" / "0.png", 0)
     with pytest.raises(CalibrationError, match="1 images beside 1 in subfolders"):
         load(tmp_path)
+
+
+def test_what_cannot_be_decoded_is_left_out_and_listed_when_asked(tmp_path):
+    for index in range(4):
+        write(tmp_path / f"imagenet_0{index}_{index + 7}.png", 50 * index)
+    (tmp_path / "imagenet_01_8.png").write_bytes(b"no image")
+    loaded = load(tmp_path, on_error="skip")
+    assert loaded.labels.tolist() == [7, 9, 10]
+    assert loaded.images[:, 0, 0, 0].tolist() == [0, 100, 150]
+    assert [path.name[9:11] for path in loaded.paths] == ["00", "02", "03"]
+    (skipped,) = loaded.skipped
+    assert skipped.what == str(tmp_path / "imagenet_01_8.png")
+    assert "cannot be decoded" in skipped.reason
+    files = data.keep_intact(data.list_images(tmp_path))
+    assert (files.paths, files.labels.tolist()) == (loaded.paths, loaded.labels.tolist())
+    assert files.skipped == loaded.skipped
+    with pytest.raises(InputError, match="on_error is 'ignore'; expected 'raise' or 'skip'"):
+        load(tmp_path, on_error="ignore")
+
+
+def test_a_folder_of_nothing_but_corrupt_files_is_refused(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(CalibrationError, match=r"none of 2 images.*a\.jpg cannot be decoded"):
+        load(tmp_path, on_error="skip")
+
+
+def test_subfolders_name_the_classes(tmp_path):
+    for name in ("dog/0.png", "cat/1.png", "cat/0.png"):
+        write(tmp_path / name, 0)
+    files = data.list_images(tmp_path)
+    assert files.class_names == ("cat", "dog")
+    assert [path.parent.name for path in files.paths] == ["cat", "cat", "dog"]
+    assert data.load_labelled(files, 16, 8).labels.tolist() == [0, 0, 1]
