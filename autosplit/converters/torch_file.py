@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from autosplit.converters.foreign_file import existing_file, optional_library, reading
 from autosplit.converters.torch_pickle import (
     TensorUnpickler,
     TensorView,
@@ -19,10 +20,12 @@ from autosplit.converters.torch_pickle import (
     require_little_endian,
     to_array,
 )
-from autosplit.errors import ArtefactError, AutosplitError, ConversionError, InputError
+from autosplit.errors import ArtefactError, ConversionError
 
 T = TypeVar("T")
 
+KIND = "a PyTorch checkpoint"
+SAFETENSORS_SUFFIX = ".safetensors"
 # Training scripts put the state dict under one of these keys, beside epoch and optimizer.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 ZIP_MAGIC = b"PK\x03\x04"
@@ -49,22 +52,12 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ArtefactError: the file is truncated or damaged.
       ConversionError: it holds something else than tensors.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; expected a PyTorch checkpoint.")
-    try:
-        if path.suffix == ".safetensors":
+    path = existing_file(path, KIND)
+    with reading(path, KIND):
+        if path.suffix == SAFETENSORS_SUFFIX:
             return _read_safetensors(path)
         value, contents = _read_torch(io.BytesIO(path.read_bytes()))
         return {k: to_array(t, contents) for k, t in _tensors(value).items()}
-    except AutosplitError as error:
-        raise type(error)(f"{path}: {error}") from error
-    # A damaged pickle can fail in any way: wrong types, missing keys, bad text, no end.
-    except Exception as error:
-        raise ArtefactError(
-            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}: {error}); "
-            "it is truncated, damaged or of another format. Download it again."
-        ) from error
 
 
 def _read_torch(stream: io.BytesIO) -> tuple[Any, dict[str, bytes]]:
@@ -94,13 +87,8 @@ def _read_zip(stream: io.BytesIO) -> tuple[Any, dict[str, bytes]]:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
+    with optional_library(SAFETENSORS_SUFFIX):
         import safetensors.numpy
-    except ImportError as error:
-        raise ConversionError(
-            "a .safetensors file needs the package safetensors, which is not installed; "
-            "install autosplit[converters]."
-        ) from error
     return _without_prefix(safetensors.numpy.load_file(path))
 
 
