@@ -77,7 +77,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
         )  # fmt: skip
         rows.append({"network": name, "images": len(job.photographs), **row})
         print(f"{name}: {row} ({time.perf_counter() - start_s:.0f} s)", flush=True)
-    document = {"title": config.title, "rows": rows, "record": record}
+    pictures = sorted(p.relative_to(workdir).as_posix() for p in workdir.glob("detections/*.jpg"))
+    document = {"title": config.title, "rows": rows, "pictures": pictures, "record": record}
     write_json(workdir / "zoo.json", document)
     write_text(workdir / "zoo.csv", csv_text(rows))
     write_text(workdir / "zoo.md", markdown_text(document))
@@ -236,11 +237,14 @@ def markdown_text(document: Mapping[str, Any]) -> str:
         for row in document["rows"]
     ]  # fmt: skip
     git = document["record"]["git"]
+    pictures = "\n".join(f"![{path}]({path})" for path in document["pictures"])
     return f"""# {document["title"]}
 
 {markdown_table(rows)}
 
 The largest difference is that of the outputs over their largest value. Commit {git["commit"]}.
+
+{pictures}
 """
 
 

@@ -44,7 +44,9 @@ def test_a_small_run_is_whole(config, torchvision, tmp_path):
     assert json.loads((tmp_path / "zoo.json").read_text())["rows"] == document["rows"]
     rows = list(csv.DictReader((tmp_path / "zoo.csv").read_text().splitlines()))
     assert [row["network"] for row in rows] == ["mobilenet_v2", "yolov3_tiny"]
-    assert "| yolov3_tiny | 3 | AP, AP50 | –, – |" in (tmp_path / "zoo.md").read_text()
+    page = (tmp_path / "zoo.md").read_text()
+    assert "| yolov3_tiny | 3 | AP, AP50 | –, – |" in page
+    assert page.count("](detections/yolov3_tiny-") == 3
 
 
 def test_nothing_to_run(config, tmp_path):
