@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import pathlib
 
 import numpy as np
 import PIL.Image
 
 from autosplit.data import LabelledImages, boxes_in_photograph
 from autosplit.data.decoding import image_size
-from autosplit.evaluation.coco import ImageDetections
+from autosplit.evaluation.coco import DetectionScores, ImageDetections
+from autosplit.files import write_text
 from autosplit.models import Detections
+from autosplit.reporting.canvas import save_figure
+from autosplit.reporting.precision_recall import precision_recall_figure
 
 JPEG_QUALITY = 90
 
@@ -36,6 +41,24 @@ def in_photographs(found: Detections, photographs: LabelledImages) -> list[Image
             classes=np.asarray(found.classes[index])[valid],
         ))  # fmt: skip
     return each
+
+
+def write_scores(scores: DetectionScores, workdir: pathlib.Path, name: str) -> None:
+    """Writes the average precision of each class that is annotated, and the curves at an IoU of .5.
+
+    Args:
+      scores: with at least one annotated class.
+      workdir: gets ``NAME-classes.csv`` and ``NAME-precision_recall.png``.
+      name: of the detector.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "ap", "ap50"])
+    rows = zip(scores.class_names, scores.class_ap, scores.class_ap50, strict=True)
+    writer.writerows(row for row in rows if not np.isnan(row[1]))
+    write_text(workdir / f"{name}-classes.csv", text.getvalue())
+    figure = precision_recall_figure(scores.recalls, scores.precision[0], scores.class_names, 0.5)
+    save_figure(figure, workdir / f"{name}-precision_recall.png")
 
 
 def jpeg_bytes(image: np.ndarray) -> bytes:

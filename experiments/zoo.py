@@ -3,7 +3,8 @@
     python -m experiments.zoo --config=configs/zoo.py --workdir=build/zoo
 
 The work directory gets ``zoo.md``, ``zoo.csv``, ``zoo.json`` (rows and the run record) and
-``detections/``, photographs with what the detectors found. Where a framework is not installed
+``detections/``, photographs with what the detectors found; where boxes are known, also
+``NAME-classes.csv`` and ``NAME-precision_recall.png``. Where a framework is not installed
 (torchvision: ``autosplit[test]``; ONNX Runtime: ``autosplit[peers]``) its columns are empty.
 """
 
@@ -35,7 +36,7 @@ from autosplit.reporting.drawn_boxes import draw_boxes
 from autosplit.reporting.formats import format_percent
 from autosplit.reporting.tables import markdown_table
 from experiments import zoo_references
-from experiments.detections import in_photographs, jpeg_bytes
+from experiments.detections import in_photographs, jpeg_bytes, write_scores
 from experiments.flag_parsing import parse_flags
 from experiments.speed_report import csv_text
 from experiments.steps import Job, load_job
@@ -122,13 +123,19 @@ def detector_row(
     heads = stacked(outputs_of(model, job, config.batch))
     found = boxes_of(model, heads, config, job)
     draw(config, name, job, found, workdir)
-    row = measured("AP", "AP50", mean_ap(found, job))
+    scores = None if job.truth is None else evaluate_detections(found, job.truth)
+    if scores is not None:
+        write_scores(scores, workdir, name)
+    row = measured("AP", "AP50", scores and (scores.ap, scores.ap50))
     weights = weights_of(config, name)
     path = fetch(weights)[0] if weights in PACKAGES else pathlib.Path(weights)
     reference = zoo_references.onnx_heads(path, job.inputs)
     if reference is None:
         return row
-    theirs = mean_ap(boxes_of(model, reference, config, job), job)
+    theirs = None
+    if job.truth is not None:
+        other = evaluate_detections(boxes_of(model, reference, config, job), job.truth)
+        theirs = (other.ap, other.ap50)
     return row | compared("onnxruntime", theirs, heads, reference)
 
 
@@ -182,14 +189,6 @@ def boxes_of(
     each = [find([head[i : i + 1] for head in heads]) for i in range(len(job.photographs))]
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
     return in_photographs(joined, job.photographs)
-
-
-def mean_ap(found: Sequence[ImageDetections], job: Job) -> Pair:
-    """Returns AP and AP50; None where no boxes are known."""
-    if job.truth is None:
-        return None
-    scores = evaluate_detections(found, job.truth)
-    return scores.ap, scores.ap50
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray | None) -> Pair:

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from autosplit.data import LabelledImages
+from autosplit.data import LabelledImages, load_annotations
 from autosplit.errors import InputError
+from autosplit.evaluation.coco import ImageDetections, evaluate_detections
 from autosplit.models import Detections
 from configs import zoo as zoo_config
 from experiments import zoo, zoo_references
-from experiments.detections import in_photographs
+from experiments.detections import in_photographs, write_scores
 
 
 @pytest.fixture
@@ -83,3 +84,32 @@ def test_networks_without_a_reference_have_none(tmp_path):
     inputs = np.zeros((1, 32, 32, 3), np.float32)
     assert zoo_references.torchvision_logits("mobilenet_v1", {}, inputs, 1) is None
     assert zoo_references.onnx_heads(tmp_path / "a.weights", inputs) is None
+
+
+def test_scores_of_detections_become_a_table_and_a_plot(tmp_path, labelled):
+    paths = sorted(labelled.iterdir())
+    annotations = {
+        "images": [{"id": i, "file_name": path.name, "width": 48, "height": 40}
+                   for i, path in enumerate(paths)],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20],
+                         "area": 400, "iscrowd": 0} for i in range(len(paths))],
+        "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "bicycle"}],
+    }  # fmt: skip
+    (tmp_path / "instances.json").write_text(json.dumps(annotations))
+    truth = load_annotations(tmp_path / "instances.json", labelled)
+    # Two of three are found, exactly.
+    found = [
+        ImageDetections(
+            boxes=np.array([[4.0, 4, 24, 24]])[:count], scores=np.array([0.9])[:count],
+            classes=np.array([0])[:count],
+        )
+        for count in (1, 1, 0)
+    ]  # fmt: skip
+    write_scores(evaluate_detections(found, truth), tmp_path, "net")
+    header, row = (tmp_path / "net-classes.csv").read_text().splitlines()
+    assert header == "class,ap,ap50"
+    name, ap, ap50 = row.split(",")
+    # Precision is 1 up to a recall of 2/3: 67 of the 101 recalls.
+    assert name == "person"
+    assert float(ap) == float(ap50) == pytest.approx(67 / 101)
+    assert (tmp_path / "net-precision_recall.png").stat().st_size > 0
