@@ -12,7 +12,7 @@ SOURCES := autosplit configs experiments tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo paper test test-heavy benchmark peers zoo lint stubs lock clean
+.PHONY: help demo paper test test-heavy benchmark peers workloads zoo lint stubs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ benchmark: $(VENV)/.test-installed ## Measure the claims that the README makes.
 peers: $(VENV)/.peers-installed ## Measure speed beside PyTorch, ONNX Runtime and OpenVINO.
 	$(BIN)/python -m experiments.speed --workdir=$(WORKDIR)/speed
 	$(BIN)/python -m experiments.search_speed --workdir=$(WORKDIR)/search_speed
+
+workloads: $(VENV)/.test-installed ## Plan, time and evaluate every network of the zoo.
+	$(BIN)/python -m experiments.workload --config=configs/workloads/all.py --workdir=$(WORKDIR)/workloads
 
 zoo: $(VENV)/.test-installed ## Hold networks with published weights against their own frameworks.
 	$(BIN)/python -m experiments.zoo --workdir=$(WORKDIR)/zoo

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import autosplit
-from autosplit.data import normalize
 from autosplit.evaluation import agreement, output_error, top_k_accuracy
 from autosplit.graph.running import GraphWeights, prepare
 from autosplit.profiling.assignment import (
@@ -106,7 +105,7 @@ def _plan_logits(
 ) -> np.ndarray:
     if plan.encoding.startswith("jpeg-q"):
         quality = int(plan.encoding.removeprefix("jpeg-q"))
-        images = normalize(decode_roundtrip(job.photographs.images, quality))
+        images = job.normalize(decode_roundtrip(job.photographs.images, quality))
         return _float_logits(graph, weights, images)
     calls = [jnp.asarray(job.inputs[:, None])]
     found = assignment_outputs(graph, weights, assignment_of(graph, weights, plan), calls)

@@ -24,7 +24,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import autosplit
-from autosplit.errors import AutosplitError
+from autosplit.errors import AutosplitError, InputError
 from autosplit.files import write_json
 from autosplit.profiling.storage import save_profile
 from autosplit.reporting import run_record, write_report
@@ -37,6 +37,7 @@ from experiments.steps import (
     check_fields,
     constraints_of,
     decoded_jpegs,
+    is_detector,
     load_job,
     profile_settings,
 )
@@ -63,6 +64,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Pat
       AutosplitError: an input, a constraint or a process is not as expected.
     """
     check_fields(config)
+    if is_detector(config.model.name):
+        raise InputError(
+            f"config.model.name is {config.model.name}, a detector; expected a classifier, whose "
+            "answers this report shows. Use experiments.workload."
+        )
     record = run_record(config.to_dict(), config.seed)
     # Both before anything takes time.
     constraints, settings = constraints_of(config), profile_settings(config)
@@ -123,7 +129,7 @@ def plan_job(
             calibration,
             profile,
             constraints,
-            decoded=decoded_jpegs(job.calibration_images),
+            decoded=decoded_jpegs(job.calibration_images, job.normalize),
             on_round=_tell_round,
         )
         plans.save(workdir / "plans.json")

@@ -7,20 +7,16 @@ import pathlib
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 
 import autosplit
-from autosplit.data import PACKAGES, fetch, load_files, load_images, normalize
-from autosplit.errors import ArtefactError, InputError
+from autosplit.errors import ArtefactError
 from autosplit.files import read_document, to_plain, write_document
 from autosplit.hardware import named_device
-from autosplit.models import create_model
 from autosplit.profiling.storage import load_profile, save_profile
 from autosplit.reporting import run_record
-from experiments.benchmark_case import random_variables
 from experiments.steps import (
+    RANDOM,
     Job,
     check_fields,
     constraints_of,
@@ -28,9 +24,6 @@ from experiments.steps import (
     load_job,
     profile_settings,
 )
-
-RANDOM = "random"
-"""Stands for weights that nobody trained: their errors say nothing about accuracy."""
 
 KIND, VERSION = "autosplit.paper.profile", 1
 
@@ -60,7 +53,7 @@ class Case:
     @property
     def jpegs(self) -> dict[str, Any]:
         """The photographs as the cloud decodes them, by name of the encoding."""
-        return decoded_jpegs(self.job.calibration_images)
+        return decoded_jpegs(self.job.calibration_images, self.job.normalize)
 
 
 def make_case(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Case:
@@ -76,7 +69,7 @@ def make_case(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Case:
     check_fields(config)
     # Both before anything takes time.
     constraints, settings = constraints_of(config), profile_settings(config)
-    job = load_random(config) if config.model.weights == RANDOM else load_job(config)
+    job = load_job(config)
     graph = autosplit.trace(job.apply, job.variables, job.inputs[:1])
     profile, profile_s = _profile(config, job, graph, settings, workdir)
     return Case(
@@ -87,36 +80,6 @@ def make_case(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Case:
         constraints=constraints,
         random_weights=config.model.weights == RANDOM,
         profile_s=profile_s,
-    )
-
-
-def load_random(config: ml_collections.ConfigDict) -> Job:
-    """Returns a job with real photographs and weights that were drawn at random.
-
-    Batch norm gets the statistics of the photographs; see `benchmark_case.random_variables`.
-
-    Raises:
-      InputError: there is no photograph.
-    """
-    images = config.images
-    if not 0 < images.calibration <= images.limit:
-        raise InputError(
-            f"config.images.calibration is {images.calibration}; expected 1 to {images.limit}, "
-            "config.images.limit."
-        )
-    sizes = (images.resize_pixels, images.crop_pixels)
-    if images.source in PACKAGES:
-        photographs = load_files(fetch(images.source)[: images.limit], *sizes)
-    else:
-        photographs = load_images(pathlib.Path(images.source), images.limit, *sizes)
-    model: Any = create_model(config.model.name)
-    inputs = normalize(photographs.images[: images.calibration])
-    variables = jax.tree.map(jnp.asarray, random_variables(model, inputs, config.seed))
-    return Job(
-        apply=model.apply,
-        variables=variables,
-        photographs=photographs,
-        calibration=images.calibration,
     )
 
 

@@ -23,7 +23,6 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import autosplit
-from autosplit.data import normalize
 from autosplit.errors import AutosplitError, InfeasibleError, InputError
 from autosplit.files import write_json, write_text
 from autosplit.graph.running import GraphWeights, prepare
@@ -164,7 +163,7 @@ def load_network(config: ml_collections.ConfigDict, name: str, source: str) -> N
     # Evenly spaced: sorted by class, the first would be all of one kind.
     chosen = np.zeros(total, bool)
     chosen[np.arange(few) * total // few] = True
-    inputs, labels = normalize(job.photographs.images), job.photographs.labels
+    inputs, labels = job.inputs, job.photographs.labels
     graph = autosplit.trace(job.apply, job.variables, inputs[:1])
     return Network(
         graph=graph, variables=job.variables, weights=prepare(graph, job.variables),

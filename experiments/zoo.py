@@ -126,7 +126,7 @@ def detector_row(
     scores = None if job.truth is None else evaluate_detections(found, job.truth)
     if scores is not None:
         write_scores(scores, workdir, name)
-    row = measured("AP", "AP50", scores and (scores.ap, scores.ap50))
+    row = measured("AP", "AP50", None if scores is None else (scores.ap, scores.ap50))
     weights = weights_of(config, name)
     path = fetch(weights)[0] if weights in PACKAGES else pathlib.Path(weights)
     reference = zoo_references.onnx_heads(path, job.inputs)

@@ -19,7 +19,7 @@ from experiments.steps import check_fields, constraints_of, profile_settings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # These work on several networks or on none; they are tested with their programs.
-OTHERS = {"proxies", "search_speed", "solver_cost", "speed"}
+OTHERS = {"proxies", "search_speed", "solver_cost", "speed", "zoo"}
 NAMES = sorted({path.stem for path in REPOSITORY.glob("configs/[!_]*.py")} - OTHERS)
 OF_MAIN = [name for name in NAMES if not name.startswith("benchmark")]
 

@@ -5,6 +5,7 @@ Bit-widths and clips are array arguments, so changing them does not recompile.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -102,46 +103,92 @@ def weight_tables(
     """Returns ratios and errors of all weights by M methods, f32[L, M, K] each."""
     ratio = np.ones((len(graph.layers), len(rules), len(bits)), np.float32)
     error = np.zeros_like(ratio)
-    matrices = {i: own.weight for i, own in enumerate(weights.layers) if own.weight is not None}
+    matrices = {
+        i: flat_weight(own.weight, channel_axes(graph, i))
+        for i, own in enumerate(weights.layers)
+        if own.weight is not None
+    }
     if matrices:
-        # One program for each shape, as for the counts of tensors.
-        shapes = [_scaled_histogram(w, channel_axes(graph, i)) for i, w in matrices.items()]
+        shapes = [_scaled_histogram(w) for w in matrices.values()]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *shapes)
         # The channels are scaled to 1: the clip is the part of the range that is kept.
         kept = np.asarray(search_clips(rules, stacked, bits, symmetric=True)[1])
         every = jnp.tile(jnp.asarray(bits), len(rules))
         errors = [
-            _weight_error(w, kept[n].reshape(-1), every, channel_axes(graph, i))
-            for n, (i, w) in enumerate(matrices.items())
+            _weight_error(w, kept[n].reshape(-1), every) for n, w in enumerate(matrices.values())
         ]
         rows = list(matrices)
         ratio[rows], error[rows] = kept, np.reshape(jax.device_get(errors), kept.shape)
     return jnp.asarray(ratio), jnp.asarray(error)
 
 
-@functools.partial(jax.jit, static_argnames=("axes",))
-def _scaled_histogram(weight: jax.Array, axes: tuple[int, ...]) -> Histogram:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlatWeight:
+    """A weight of any shape in one of few sizes, so that few programs serve a network.
+
+    Attributes:
+      values: [size], NaN behind the last element.
+      reach: [size], the largest magnitude of the channel of each element.
+      count: i32[], elements.
+    """
+
+    values: jax.Array
+    reach: jax.Array
+    count: jax.Array
+
+
+def flat_weight(weight: jax.Array, axes: tuple[int, ...]) -> FlatWeight:
+    """Flattens a weight on the host, where its shape costs no compilation.
+
+    Args:
+      weight: any shape, float.
+      axes: of its output channels.
+
+    >>> flat_weight(jnp.array([[1.0, -2.0], [3.0, 0.0]]), (1,)).reach[:4].tolist()
+    [3.0, 2.0, 3.0, 2.0]
+    """
+    values = np.asarray(weight)
+    others = tuple(a for a in range(values.ndim) if a not in axes)
+    reach = np.max(np.abs(values), axis=others, keepdims=True, initial=0)
+    size = _padded_size(values.size)
+    flat = np.full(size, np.nan, values.dtype)
+    flat[: values.size] = values.reshape(-1)
+    spread = np.zeros(size, values.dtype)
+    spread[: values.size] = np.broadcast_to(reach, values.shape).reshape(-1)
+    return FlatWeight(
+        values=jnp.asarray(flat), reach=jnp.asarray(spread), count=jnp.int32(values.size)
+    )
+
+
+def _padded_size(count: int) -> int:
+    """Returns the next power of two, or three quarters of it."""
+    power = 1 << max(count - 1, 1023).bit_length()
+    return 3 * power // 4 if count <= 3 * power // 4 else power
+
+
+@jax.jit
+def _scaled_histogram(weight: FlatWeight) -> Histogram:
     """Brings the channels to one range and weights them by its square.
 
     So one histogram holds the error of all channels together, up to a factor.
     """
     smallest = jnp.finfo(jnp.float32).tiny
-    reach = channel_reach(weight, axes)
-    share = reach.astype(jnp.float32) / jnp.maximum(reach.max(initial=0.0), smallest)
-    return histogram(weight / jnp.maximum(reach, smallest), sample_weight=share**2)
+    reach = weight.reach
+    share = reach.astype(jnp.float32) / jnp.maximum(reach.max(), smallest)
+    return histogram(weight.values / jnp.maximum(reach, smallest), sample_weight=share**2)
 
 
-@functools.partial(jax.jit, static_argnames=("axes",))
-def _weight_error(
-    weight: jax.Array, ratio: jax.Array, bits: jax.Array, axes: tuple[int, ...]
-) -> jax.Array:
+@jax.jit
+def _weight_error(weight: FlatWeight, ratio: jax.Array, bits: jax.Array) -> jax.Array:
     """Returns the quant_mse of a weight at each pair of ratio and bits, f32[C]."""
-    reach = channel_reach(weight, axes)
+    known = jnp.arange(weight.values.size) < weight.count
 
     def at(choice: tuple[jax.Array, jax.Array]) -> jax.Array:
         kept, b = choice
-        error = weight - fake_quant_weight(weight, kept * reach, b)
-        return jnp.sum(jnp.square(error.astype(jnp.float32))) / max(weight.size, 1)
+        error = weight.values - fake_quant_weight(weight.values, kept * weight.reach, b)
+        squares = jnp.where(known, jnp.square(error.astype(jnp.float32)), 0.0)
+        return jnp.sum(squares) / jnp.maximum(weight.count, 1)
 
     return jax.lax.map(at, (ratio, bits))
 

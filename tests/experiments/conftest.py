@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 
 import jax
@@ -10,6 +11,9 @@ import PIL.Image
 import pytest
 
 from autosplit import converters, models
+from autosplit.models import preprocessing, zoo
+from autosplit.models.resnet import BasicBlock, ResNet
+from configs.workloads._base import make_classifier
 
 IMAGES, PIXELS = 3, 32
 
@@ -85,3 +89,24 @@ def small_config(weights, folder):
     config.constraints.output_error = 0.5
     config.network.uplink_bits_per_s = config.network.downlink_bits_per_s = 1e5
     return config
+
+
+@pytest.fixture(scope="module")
+def tiny_workload(labelled):
+    """Returns the workload of a classifier of one small block, known while a module runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        model = functools.partial(ResNet, stage_sizes=(1,), block=BasicBlock, features=8)
+        patch.setitem(zoo.MODELS, "tiny", model)
+        patch.setitem(preprocessing.INPUTS, "tiny", preprocessing.INPUTS["mobilenet_v1"])
+        config = make_classifier("tiny", "Tiny", memory_bytes=6000)
+        config.model.num_classes = 10
+        config.images.source = str(labelled)
+        config.images.limit, config.images.calibration = 3, 2
+        config.images.resize_pixels = config.images.crop_pixels = 32
+        config.bits = (2, 8)
+        config.network.uplink_bits_per_s = 1e5
+        # Random, but held to the output error as a trained network is.
+        del config.constraints.quant_mse
+        config.constraints.output_error = 0.5
+        config.sensitivity_calls, config.latency.repeats, config.evaluation.chunk = 1, 1, 2
+        yield config

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import autosplit
-from autosplit.models import zoo
+from autosplit.models import preprocessing, zoo
 from autosplit.models.resnet import BasicBlock, ResNet
 from configs.paper._base import make_config
 from experiments import paper, paper_case, paper_page
@@ -34,6 +34,7 @@ def tiny():
     with pytest.MonkeyPatch.context() as patch:
         model = functools.partial(ResNet, stage_sizes=(1, 1), block=BasicBlock, features=8)
         patch.setitem(zoo.MODELS, "tiny", model)
+        patch.setitem(preprocessing.INPUTS, "tiny", preprocessing.INPUTS["resnet18"])
         yield
 
 
