@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from autosplit.data import normalize
 from autosplit.errors import InputError
+from autosplit.models.preprocessing import TORCHVISION
 from autosplit.models.resnet import Bottleneck, ResNet
 
 
@@ -33,7 +33,7 @@ class Case:
     @property
     def inputs(self) -> np.ndarray:
         """f32[calls, H, W, 3], normalized."""
-        return normalize(self.photographs)
+        return TORCHVISION.normalize(self.photographs)
 
 
 def make_case(config: ml_collections.ConfigDict) -> Case:
@@ -51,7 +51,7 @@ def make_case(config: ml_collections.ConfigDict) -> Case:
         features=config.model.features,
     )
     photographs = photograph_like(config.calls, config.image_size, config.seed)
-    variables = random_variables(model, normalize(photographs), config.seed)
+    variables = random_variables(model, TORCHVISION.normalize(photographs), config.seed)
     return Case(apply=model.apply, variables=variables, photographs=photographs)
 
 

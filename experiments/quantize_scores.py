@@ -12,10 +12,10 @@ import ml_collections
 import numpy as np
 
 import autosplit
-from autosplit.data import normalize
 from autosplit.errors import InputError
 from autosplit.evaluation import agreement, output_error, top_k_accuracy
 from autosplit.graph.running import GraphWeights, prepare
+from autosplit.models.preprocessing import TORCHVISION
 from autosplit.profiling.assignment import Quantized, assignment_outputs, float_outputs
 from experiments.steps import load_job
 
@@ -101,7 +101,7 @@ def in_chunks(
     run: Callable[[Sequence[jax.Array]], Sequence[jax.Array]],
     images: np.ndarray,
     chunk: int,
-    normalize: Callable[[np.ndarray], np.ndarray] = normalize,
+    normalize: Callable[[np.ndarray], np.ndarray] = TORCHVISION.normalize,
 ) -> np.ndarray:
     """Runs a classifier over photographs by one program: the last chunk is filled up.
 

@@ -12,10 +12,9 @@ import ml_collections
 import numpy as np
 
 import autosplit
-from autosplit.data import normalize
 from autosplit.data.imagenet import RESIZE_PIXELS
 from autosplit.graph.running import GraphWeights, flat_outputs, prepare, run_layers
-from autosplit.models import create_model
+from autosplit.models import create_model, image_input
 from autosplit.profiling.calibration import calibration_calls
 from autosplit.profiling.error_search import ErrorTables, clip_tables
 from autosplit.profiling.plan import FLOAT_BITS
@@ -57,7 +56,7 @@ def load_case(name: str, network: ml_collections.ConfigDict, images: int, seed: 
     """
     if network.weights == "random":
         random_model: Any = create_model(name)
-        inputs = normalize(photograph_like(images, network.image_size, seed))
+        inputs = image_input(name).normalize(photograph_like(images, network.image_size, seed))
         variables = random_variables(random_model, inputs, seed)
         return Case(name=name, apply=random_model.apply, variables=variables, images=inputs)
     source = {

@@ -20,7 +20,6 @@ from autosplit.data import (
     fetch,
     load_files,
     load_images,
-    normalize,
 )
 from autosplit.data.coco import COCO_CATEGORIES
 from autosplit.data.coco_folder import AnnotatedImages, load_annotations
@@ -31,6 +30,7 @@ from autosplit.errors import CalibrationError, InputError
 from autosplit.hardware import Network, named_device
 from autosplit.models import ImageInput, create_model, image_input, load_checkpoint
 from autosplit.models.detector import make_detector
+from autosplit.models.preprocessing import TORCHVISION
 from autosplit.models.yolo import YOLO
 from autosplit.profiling.image_codecs import JPEG_QUALITIES, decode_roundtrip
 from experiments.benchmark_case import random_variables
@@ -67,7 +67,7 @@ class Job:
     variables: Any
     photographs: LabelledImages
     calibration: int
-    normalize: Callable[[np.ndarray], np.ndarray] = normalize
+    normalize: Callable[[np.ndarray], np.ndarray] = TORCHVISION.normalize
     truth: AnnotatedImages | None = None
 
     @property
@@ -250,7 +250,7 @@ def _make(kind: Callable[..., _T], name: str, config: ml_collections.ConfigDict)
 
 
 def decoded_jpegs(
-    images: np.ndarray, normalize: Callable[[np.ndarray], np.ndarray] = normalize
+    images: np.ndarray, normalize: Callable[[np.ndarray], np.ndarray] = TORCHVISION.normalize
 ) -> dict[str, np.ndarray]:
     """Returns the normalized images after each JPEG quality, by name of the encoding."""
     return {f"jpeg-q{q}": normalize(decode_roundtrip(images, q)) for q in JPEG_QUALITIES}

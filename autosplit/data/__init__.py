@@ -16,7 +16,7 @@ from autosplit.data.folder import (
     load_images,
     load_labelled,
 )
-from autosplit.data.imagenet import class_names, normalize, resize_and_crop
+from autosplit.data.imagenet import class_names, resize_and_crop
 from autosplit.data.label_csv import read_label_csv
 from autosplit.data.letterboxing import Placement, boxes_in_photograph, letterbox
 from autosplit.data.package_table import PACKAGES, Package
@@ -50,7 +50,6 @@ __all__ = [
     "load_files",
     "load_images",
     "load_labelled",
-    "normalize",
     "read_label_csv",
     "resize_and_crop",
 ]

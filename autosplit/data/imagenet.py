@@ -1,4 +1,4 @@
-"""ImageNet's class names, and photographs made ready as torchvision does it."""
+"""ImageNet's class names, and photographs scaled and cropped as torchvision does it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from autosplit.errors import InputError
 
 RESIZE_PIXELS = 256
 CROP_PIXELS = 224
-# Of the red, green and blue of ImageNet's training images, scaled to 0..1.
-MEAN = np.array((0.485, 0.456, 0.406), np.float32)
-STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
 def resize_and_crop(
@@ -47,29 +44,6 @@ def resize_and_crop(
     scaled = image.convert("RGB").resize(size, PIL.Image.Resampling.BILINEAR)
     left, top = (round((length - crop) / 2) for length in size)
     return np.array(scaled.crop((left, top, left + crop, top + crop)))
-
-
-def normalize(images: np.ndarray) -> np.ndarray:
-    """Computes ``(images / 255 - MEAN) / STD``, what torchvision's classifiers take.
-
-    Args:
-      images: u8[..., 3], red first.
-
-    Returns:
-      f32[..., 3].
-
-    Raises:
-      InputError: the images are not of type uint8, or the last axis is not 3.
-
-    >>> [f"{value:.3f}" for value in normalize(np.zeros(3, np.uint8))]
-    ['-2.118', '-2.036', '-1.804']
-    """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.shape[-1:] != (3,):
-        raise InputError(
-            f"images are {images.dtype}{list(images.shape)}; expected uint8[..., 3], red first."
-        )
-    return (images.astype(np.float32) / 255 - MEAN) / STD
 
 
 @functools.cache

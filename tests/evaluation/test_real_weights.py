@@ -26,8 +26,9 @@ def logits(name, images):
     state_dict = converters.read_state_dict(fetched(name)[0])
     variables = converters.convert(state_dict, models.variable_shapes(model))
     apply = jax.jit(model.apply)
-    batches = [data.normalize(images[i : i + 20]) for i in range(0, len(images), 20)]
-    return np.concatenate([apply(variables, batch) for batch in batches])
+    inputs = models.image_input(name).normalize(images)
+    parts = np.split(inputs, range(20, len(inputs), 20))
+    return np.concatenate([apply(variables, part) for part in parts])
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])

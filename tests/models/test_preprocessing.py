@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autosplit import data, models
+from autosplit import models
 from autosplit.errors import InputError
 
 
@@ -21,9 +21,12 @@ def test_every_model_has_an_input_that_fits(name, photographs):
     assert values.dtype == np.float32
 
 
-def test_torchvisions_networks_take_torchvisions_normalization(photographs):
+def test_torchvisions_networks_take_torchvisions_normalization(torchvision, photographs):
+    transforms = torchvision.transforms
     values = models.image_input("resnet18").normalize(photographs)
-    np.testing.assert_allclose(values, data.normalize(photographs), atol=1e-6)
+    usual = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    expected = [usual(transforms.ToTensor()(one)).numpy().transpose(1, 2, 0) for one in photographs]
+    np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
 def test_caffes_networks_take_blue_first(photographs):
