@@ -29,14 +29,18 @@ HOMES = {
     "google.protobuf": "serving",
     "grain": "data",
     "grpc": "serving",
+    "grpc_health": "serving",
+    "grpc_reflection": "serving",
     "matplotlib": "reporting",
     "onnx": "converters",
+    "prometheus_client": "serving",
     "pycocotools": "evaluation",
     "safetensors": "converters",
     "tensorflow_datasets": "data",
     "tflite": "converters",
     "torch": "converters",
     "torchvision": "converters",
+    "zstandard": "serving",
 }
 SOLVERS_SEE = {"profiling", "workload"}  # the profile, NumPy arrays; the errors that they raise
 JAX_LIBRARIES = ("flax", "jax", "jaxlib", "optax", "orbax")
