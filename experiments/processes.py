@@ -60,10 +60,10 @@ def run_two_processes(
 
 
 @contextlib.contextmanager
-def cloud_process(split: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
+def cloud_process(split: pathlib.Path, scratch: pathlib.Path, *flags: str) -> Iterator[str]:
     """Yields the address of a server that is ready, and stops it afterwards."""
     ready = scratch / "ready"
-    command = _python("serve_cloud", "--split", split, "--ready_file", ready)
+    command = _python("serve_cloud", "--split", split, "--ready_file", ready, *flags)
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             yield _bound_address(process, ready)

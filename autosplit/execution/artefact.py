@@ -12,6 +12,7 @@ import numpy as np
 
 from autosplit.errors import ArtefactError, InputError
 from autosplit.execution.export import (
+    BATCH,
     MANIFEST,
     PACKED_PARTS,
     UNPACK,
@@ -66,7 +67,10 @@ def _load_half(folder: pathlib.Path, manifest: Manifest, side: str) -> Half:
         packed = {key: x for key, x in weights.items() if key.endswith(PACKED_PARTS)}
         kept = {key: x for key, x in weights.items() if key not in packed}
         weights = {**kept, **_load_program(folder, manifest, UNPACK)(packed)}
-    return Half(call=program, weights=weights)
+    batched = None
+    if side == "cloud" and program_file(BATCH) in manifest.files:  # not in those of version 0.1
+        batched = _load_program(folder, manifest, BATCH)
+    return Half(call=program, batched=batched, weights=weights)
 
 
 def _check_file(folder: pathlib.Path, manifest: Manifest, name: str) -> None:

@@ -4,6 +4,7 @@
 |---|---|
 | ``manifest.json`` | what both sides agree on, the plan, checksums of all files |
 | ``edge.stablehlo``, ``cloud.stablehlo`` | the halves, exported by `jax.export` |
+| ``cloud_batch.stablehlo`` | the cloud half for many requests at once, of any number |
 | ``edge_unpack.stablehlo`` | brings packed weights into the form that the edge half reads |
 | ``edge_weights.bin``, ``cloud_weights.bin`` | their arrays; edge weights bit-packed |
 
@@ -13,6 +14,7 @@ and renamed; an older split keeps its place until then.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 UNPACK = "edge_unpack"
+BATCH = "cloud_batch"
 PACKED_PARTS = (".weight.levels", ".weight.scale")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -65,7 +68,7 @@ def save_split(split: Split, path: pathlib.Path) -> None:
 def _check_target(path: pathlib.Path) -> None:
     """Refuses to replace anything but a split: its directory would be deleted."""
     sides = ("edge", "cloud")
-    ours = {MANIFEST, *map(program_file, (*sides, UNPACK)), *map(weights_file, sides)}
+    ours = {MANIFEST, *map(program_file, (*sides, UNPACK, BATCH)), *map(weights_file, sides)}
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; expected a directory, or a name that is free.")
     found = {item.name for item in path.iterdir()} if path.exists() else set()
@@ -85,6 +88,9 @@ def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
         _export(edge.unpack, (edge.packed,), draft / program_file(UNPACK))
     if manifest.crossing:
         _export(cloud.call, (cloud.weights, list(codes)), draft / program_file("cloud"))
+        # A program without a rule for batches of unknown size is served one request at a time.
+        with contextlib.suppress(NotImplementedError, TypeError, ValueError):
+            _export(cloud.batched, (cloud.weights, _batches(codes)), draft / program_file(BATCH))
     stored = _stored(edge)
     programs = sorted(item.name for item in draft.iterdir())
     complete = dataclasses.replace(
@@ -101,6 +107,12 @@ def _write(split: Split, edge: Half, cloud: Half, draft: pathlib.Path) -> None:
 
 def _shapes(specs: Any) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in specs]
+
+
+def _batches(codes: Any) -> list[jax.ShapeDtypeStruct]:
+    """Returns the shapes of a batch of unknown size: one program serves every size."""
+    size, = jax.export.symbolic_shape("batch")
+    return [jax.ShapeDtypeStruct((size, *one.shape), one.dtype) for one in codes]
 
 
 def _export(program: Any, arguments: tuple[Any, ...], path: pathlib.Path) -> None:

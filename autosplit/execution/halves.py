@@ -26,12 +26,15 @@ class Half:
     Attributes:
       call: ``call(weights, data) -> arrays``, jitted or exported.
       weights: arrays by name.
+      batched: as ``call``, for many requests at once: one more leading axis on the data and on
+        what is returned; None where there is none.
       packed: quantized weights as they are stored, by name.
       unpack: ``unpack(packed)`` are those of ``weights`` that they become, once.
     """
 
     call: Any
     weights: Mapping[str, Any]
+    batched: Any = None
     packed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unpack: Any = None
 
@@ -93,6 +96,30 @@ class Split:
         half = _loaded(self.cloud_half, "cloud")
         return tuple(half.call(half.weights, list(codes)))
 
+    @property
+    def batches(self) -> bool:
+        """Whether the cloud half can compute many requests at once."""
+        return self.cloud_half is not None and self.cloud_half.batched is not None
+
+    def unpack_batch(self, payloads: Sequence[np.ndarray]) -> tuple[jax.Array, ...]:
+        """Unpacks many requests: uint8[B, payload_bytes] per crossing tensor to [B, ...]."""
+        return _unpack_batch(tuple(payloads), self.manifest.crossing)
+
+    def cloud_outputs_batch(self, codes: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        """Runs the cloud half on many requests: the flat outputs, each with a leading axis B.
+
+        Each request's outputs are those of `cloud_outputs` but for the order of float
+        additions, which XLA chooses by the size of the batch.
+        """
+        half = _loaded(self.cloud_half, "cloud")
+        return tuple(half.batched(half.weights, list(codes)))
+
+    def on_device(self, device: jax.Device) -> Split:
+        """Returns the split with the arrays of its cloud half on a device."""
+        half = _loaded(self.cloud_half, "cloud")
+        half = dataclasses.replace(half, weights=jax.device_put(half.weights, device))
+        return dataclasses.replace(self, cloud_half=half)
+
     def cloud_layers(self, codes: Sequence[jax.Array]) -> Any:
         """Runs the cloud half: the outputs in the function's own containers."""
         return self.unflatten(self.cloud_outputs(codes))
@@ -136,6 +163,13 @@ def _unpack_all(
         else _from_bytes(data, spec)
         for data, spec in zip(payload, specs, strict=True)
     )
+
+
+@functools.partial(jax.jit, static_argnames=("specs",))
+def _unpack_batch(
+    payloads: tuple[Any, ...], specs: tuple[TensorSpec, ...]
+) -> tuple[jax.Array, ...]:
+    return jax.vmap(lambda *payload: _unpack_all(payload, specs))(*payloads)
 
 
 def _to_bytes(x: jax.Array) -> jax.Array:

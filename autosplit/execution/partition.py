@@ -91,7 +91,11 @@ def split(
             packed=packed,
             unpack=unpack,
         ),
-        cloud_half=Half(call=jax.jit(cloud), weights=in_cloud),
+        cloud_half=Half(
+            call=jax.jit(cloud),
+            batched=jax.jit(jax.vmap(cloud, in_axes=(None, 0))),
+            weights=in_cloud,
+        ),
         unflatten=lambda leaves: jax.tree.unflatten(graph.out_tree, leaves),
     )
 

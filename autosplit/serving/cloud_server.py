@@ -1,158 +1,272 @@
-"""The cloud half of a split behind gRPC."""
+"""The cloud halves of splits behind gRPC: start, serve, drain, stop.
+
+The server is an event loop on a thread of its own. What it consists of: `registry` holds the
+splits, `inference_service` takes the requests, `answers` knows the repeated ones, `batching`
+computes them, `metrics` and `logs` tell of it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
+import dataclasses
+import logging
+import pathlib
+import threading
 import time
-import types
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent import futures
+from typing import Any
 
 import grpc
 import jax
-import numpy as np
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
-from autosplit.errors import InputError, ProtocolError
-from autosplit.execution.halves import Split
-from autosplit.serving import codec, protocol
+from autosplit.errors import InputError
+from autosplit.serving import codec
 from autosplit.serving import split_inference_pb2 as pb2
 from autosplit.serving import split_inference_pb2_grpc as pb2_grpc
+from autosplit.serving.answers import Answers
+from autosplit.serving.batching import Scheduler
+from autosplit.serving.inference_service import InferenceService
+from autosplit.serving.logs import log
+from autosplit.serving.metrics import Metrics, served_metrics
+from autosplit.serving.quotas import server_interceptors
+from autosplit.serving.registry import SplitRegistry, Splits, open_splits
+from autosplit.serving.security import check_exposure, server_credentials
+from autosplit.serving.server_options import ServerOptions
 
-GRACE_S = 5.0
-"""How long a request that is being computed may still take when the server stops."""
+SERVICE = pb2.DESCRIPTOR.services_by_name["SplitInference"].full_name
+"""Name under which the health service answers, beside the empty one."""
 
-_STATUS = {
-    protocol.UnknownVersionError: grpc.StatusCode.FAILED_PRECONDITION,
-    protocol.UnknownSplitError: grpc.StatusCode.NOT_FOUND,
-    ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
-}
+_CLOSE_S = 0.1  # for what was answered in the last moment of the drain
+_KEEPALIVE_MS = 60_000  # a client that was cut off is noticed after that, and after its timeout
+_PINGS_MS = 5_000  # clients may ask as often whether the server is there
 
 
 @contextlib.contextmanager
-def serving(split: Split, address: str = "127.0.0.1:0") -> Iterator[str]:
-    """Serves the cloud half of ``split`` while the block runs.
+def serving(
+    splits: Splits, address: str = "127.0.0.1:0", options: ServerOptions | None = None
+) -> Iterator[str]:
+    """Serves the cloud halves of splits while the block runs.
 
     The stages are compiled before the port is opened, so whoever can connect is served
-    at full speed. One request is computed at a time; a second waits, and its wait shows
-    as downlink time in its client. There is no encryption and no authentication: keep
-    to loopback or a trusted network.
+    at full speed. When the block ends, the server drains: what it accepted is computed and
+    answered within ``options.drain_s``, and nothing more is accepted.
 
     Args:
-      split: with at least one crossing tensor.
+      splits: one split, several, the directory of a saved one, or a directory of such
+        directories, which is then watched: splits come and go without a restart.
       address: ``host:port``; port 0 takes a free one.
+      options: see `ServerOptions`.
 
     Yields:
       The bound ``host:port``.
 
     Raises:
-      InputError: nothing crosses the cut, or the address cannot be bound.
-      ProtocolError: the split's outputs differ from its manifest.
+      InputError: nothing crosses a cut, the address cannot be bound, or it can be reached
+        from outside without security.
+      ArtefactError: a saved split cannot be read.
+      ProtocolError: a split's outputs differ from its manifest.
     """
-    if not split.manifest.crossing:
-        raise InputError(
-            f"Split {split.manifest.split_id} sends nothing: the edge computes the outputs. "
-            "Run the edge alone, or choose a plan with a cloud half."
-        )
-    warm_up(split)
-    limit_bytes = codec.message_limit_bytes(split.manifest.crossing)
-    server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="cloud"),
-        options=(("grpc.max_receive_message_length", limit_bytes), ("grpc.so_reuseport", 0)),
-    )
-    servicer = types.SimpleNamespace(
-        Describe=functools.partial(_describe, split), Infer=functools.partial(_infer, split)
-    )
-    pb2_grpc.add_SplitInferenceServicer_to_server(servicer, server)
-    bound = _bind(server, address)
-    server.start()
-    try:
+    options = options or ServerOptions()
+    _check_address(address)
+    check_exposure(address, options.security, options.allow_insecure)
+    given, directory = open_splits(splits)
+    devices = _devices(options.devices)
+    needed = [codec.message_limit_bytes(split.manifest.crossing) for split in given]
+    limit_bytes = max(needed, default=options.message_bytes)
+    registry = SplitRegistry(devices, options.batch_sizes, limit_bytes)
+    for split in given:
+        registry.add(split)
+    if directory is not None:
+        registry.look(directory)
+    with _running(_Setup(
+        registry=registry, directory=directory, devices=devices, limit_bytes=limit_bytes,
+        address=address, options=options,
+    )) as bound:  # fmt: skip
         yield bound
-    finally:
-        server.stop(GRACE_S).wait()
 
 
-def warm_up(split: Split) -> None:
-    """Compiles the cloud's stages and checks their outputs against the manifest.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Setup:
+    """What the event loop needs."""
 
-    Args:
-      split: its stages are called once, on payloads of zeros.
-
-    Raises:
-      ProtocolError: the outputs have another count, shape or type than the manifest says.
-    """
-    zeros = tuple(np.zeros(spec.payload_bytes, np.uint8) for spec in split.manifest.crossing)
-    outputs = split.cloud_outputs(split.unpack(zeros))
-    codec.encode_values(split.manifest.outputs, outputs)
+    registry: SplitRegistry
+    directory: pathlib.Path | None
+    devices: Sequence[jax.Device]
+    limit_bytes: int
+    address: str
+    options: ServerOptions
 
 
-def accept_request(split: Split, request: pb2.InferRequest) -> tuple[np.ndarray, ...]:
-    """Returns the payload of a request that passes every check.
-
-    Args:
-      split: served here.
-      request: as received.
-
-    Returns:
-      The packed crossing tensors.
-
-    Raises:
-      UnknownVersionError: the request's version is not `protocol.PROTOCOL_VERSION`.
-      UnknownSplitError: the request is for another split.
-      ProtocolError: unknown fields, or tensors that are not those of the manifest.
-    """
-    protocol.check_version(request.protocol_version, "client")
-    protocol.check_fields(request, "client")
-    protocol.check_split_id(request.split_id, split.manifest, "client")
-    return codec.decode_payload(split.manifest.crossing, request.tensors)
-
-
-def _describe(
-    split: Split, request: pb2.DescribeRequest, context: grpc.ServicerContext
-) -> pb2.DescribeResponse:
-    with _rejecting(context):
-        protocol.check_version(request.protocol_version, "client")
-        protocol.check_fields(request, "client")
-    return protocol.describe(split.manifest)
-
-
-def _infer(
-    split: Split, request: pb2.InferRequest, context: grpc.ServicerContext
-) -> pb2.InferResponse:
-    received_s = time.perf_counter()
-    with _rejecting(context):
-        payload = accept_request(split, request)
-    codes = jax.block_until_ready(split.unpack(payload))
-    unpacked_s = time.perf_counter()
-    outputs = jax.block_until_ready(split.cloud_outputs(codes))
-    computed_s = time.perf_counter()
-    return pb2.InferResponse(
-        protocol_version=protocol.PROTOCOL_VERSION,
-        request_id=request.request_id,
-        outputs=codec.encode_values(split.manifest.outputs, outputs),
-        unpack_s=unpacked_s - received_s,
-        cloud_s=computed_s - unpacked_s,
-    )
+def _devices(count: int | None) -> Sequence[jax.Device]:
+    found = jax.local_devices()
+    if count is not None and count > len(found):
+        raise InputError(
+            f"This process has {len(found)} devices; expected {count}. Ask for fewer, or give JAX "
+            "more (on a CPU: XLA_FLAGS=--xla_force_host_platform_device_count=N)."
+        )
+    return found[:count]
 
 
 @contextlib.contextmanager
-def _rejecting(context: grpc.ServicerContext) -> Iterator[None]:
-    """Answers a failed check with its gRPC status and the check's own words."""
+def _running(setup: _Setup) -> Iterator[str]:
+    """Yields the bound address of a server on a thread of its own."""
+    bound: futures.Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = futures.Future()
+
+    def run() -> None:
+        try:
+            asyncio.run(_serve(setup, bound))
+        except BaseException as error:
+            if bound.done():  # nobody waits for the thread's result: the log has to say it
+                log(logging.CRITICAL, "server failed", traceback=True)
+            else:
+                bound.set_exception(error)
+
+    thread = threading.Thread(target=run, name="cloud-server", daemon=True)
+    thread.start()
+    address, loop, stop = bound.result()
+    try:
+        yield address
+    finally:
+        with contextlib.suppress(RuntimeError):  # the loop has ended by an error, which is logged
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+async def _serve(setup: _Setup, bound: futures.Future[Any]) -> None:
+    """Serves until the event that it puts into ``bound`` is set, then drains."""
+    options, stop = setup.options, asyncio.Event()
+    scheduler = Scheduler(
+        setup.devices, options.queue, options.queue_bytes, options.max_wait_s
+    )
+    metrics = Metrics(
+        queued=lambda: scheduler.waiting, splits=lambda: len(setup.registry.served)
+    )
+    service = InferenceService(
+        setup.registry, scheduler, Answers(options.kept_bytes, options.kept_s), metrics,
+        options.stream_requests,
+    )  # fmt: skip
+    server, watched = _make_server(setup, service)
+    with served_metrics(metrics, options.metrics_address) as metrics_address:
+        address = _bind(server, setup.address, options)
+        scheduler.start()
+        await server.start()
+        async with _watching(setup, watched):
+            log(logging.INFO, "listening", address=address, metrics=metrics_address,
+                devices=[str(device) for device in setup.devices])  # fmt: skip
+            bound.set_result((address, asyncio.get_running_loop(), stop))
+            await stop.wait()
+        await _drain(server, watched, service, options.drain_s)
+        await scheduler.stop()
+
+
+def _make_server(
+    setup: _Setup, service: InferenceService
+) -> tuple[grpc.aio.Server, Health]:
+    options = setup.options
+    server = grpc.aio.server(
+        interceptors=server_interceptors(options.security, options.quotas),
+        options=(
+            ("grpc.max_receive_message_length", setup.limit_bytes),
+            ("grpc.so_reuseport", 0),  # a second server on the port would get half of the calls
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.http2.min_ping_interval_without_data_ms", _PINGS_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ),
+    )
+    pb2_grpc.add_SplitInferenceServicer_to_server(service, server)
+    watched = Health()
+    health_pb2_grpc.add_HealthServicer_to_server(watched, server)
+    if options.reflection:
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        names = (SERVICE, health_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    return server, watched
+
+
+class Health(health.aio.HealthServicer):
+    """The health service; its calls that watch can be ended, else they would hold up the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    async def Watch(  # noqa: N802 (the name is the protocol's)
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        """Writes the state of a service at once and whenever it changes, until `closed`."""
+        tasks = [asyncio.create_task(super().Watch(request, context)),
+                 asyncio.create_task(self.closed.wait())]  # fmt: skip
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _watching(setup: _Setup, watched: Health) -> AsyncIterator[None]:
+    """Keeps the splits and the health as the directory has them, while the block runs."""
+
+    async def report() -> None:
+        states = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await watched.set(name, states.SERVING if setup.registry.served else states.NOT_SERVING)
+
+    await report()
+    if setup.directory is None:
+        yield
+        return
+    watching = asyncio.create_task(
+        setup.registry.watch(setup.directory, setup.options.watch_s, report)
+    )
     try:
         yield
-    except ProtocolError as error:
-        context.abort(_STATUS[type(error)], str(error))
+    finally:
+        watching.cancel()
 
 
-def _bind(server: grpc.Server, address: str) -> str:
-    host, _, digits = address.rpartition(":")
+async def _drain(
+    server: grpc.aio.Server, watched: Health, service: InferenceService, drain_s: float
+) -> None:
+    """Answers what was accepted, refuses the rest, and closes the port."""
+    log(logging.INFO, "draining")
+    until_s = time.monotonic() + drain_s
+    await watched.enter_graceful_shutdown()
+    try:
+        async with asyncio.timeout(drain_s):
+            await service.drain()
+    except TimeoutError:
+        log(logging.ERROR, "stopped before all was answered", drain_s=drain_s)
+    watched.closed.set()
+    await server.stop(max(_CLOSE_S, until_s - time.monotonic()))  # until clients read what they got
+    log(logging.INFO, "stopped")
+
+
+def _bind(server: grpc.aio.Server, address: str, options: ServerOptions) -> str:
+    credentials = None if options.security is None else server_credentials(options.security)
     port = 0
-    if host and digits.isdecimal() and int(digits) < 2**16:  # gRPC would wrap a larger one around
-        with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError):
+        if credentials is None:
             port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     if port == 0:
-        raise InputError(
-            f"Cannot listen on {address!r}. Give host:port with a host of this machine and a "
-            "free port, such as 127.0.0.1:0."
-        )
-    return f"{host}:{port}"
+        raise _no_address(address)
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _check_address(address: str) -> None:
+    host, _, digits = address.rpartition(":")
+    if not (host and digits.isdecimal() and int(digits) < 2**16):  # gRPC would wrap a larger one
+        raise _no_address(address)
+
+
+def _no_address(address: str) -> InputError:
+    return InputError(
+        f"Cannot listen on {address!r}. Give host:port with a host of this machine and a "
+        "free port, such as 127.0.0.1:0."
+    )

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
-import jax
-import numpy as np
 from numpy.typing import ArrayLike
 
-from autosplit.errors import CloudUnavailableError, InputError, ProtocolError
+from autosplit.errors import InputError, ProtocolError
 from autosplit.execution.halves import Split
-from autosplit.serving import codec, protocol
+from autosplit.serving import codec, protocol, retries
 from autosplit.serving import split_inference_pb2 as pb2
 from autosplit.serving import split_inference_pb2_grpc as pb2_grpc
+from autosplit.serving.channels import call_metadata, open_channel
+from autosplit.serving.fallback import Outputs, check_inputs, infer_on_edge, timed
 from autosplit.serving.link import ShapedLink, sleep_until
-from autosplit.serving.stage_times import StageTimes
+from autosplit.serving.pipeline import Pipeline
+from autosplit.serving.retries import USUAL_RETRY, RetryPolicy
+from autosplit.serving.security import ClientSecurity, check_exposure
+from autosplit.serving.stage_times import StageTimes, check_server_times
+from autosplit.serving.streaming import USUAL_OPTIONS, Answer, StreamOptions
 
-_REJECTED = (
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-)
-_CLOCK_DRIFT = 1.01  # two machines' clocks may run at rates that differ by a little
-
-Outputs = tuple[np.ndarray, ...]
+__all__ = [
+    "Answer",
+    "EdgeClient",
+    "Outputs",
+    "RetryPolicy",
+    "StreamOptions",
+    "check_inputs",
+    "connect",
+    "infer_on_edge",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,11 @@ class EdgeClient:
       stub: of the open channel.
       link: imitated for every request; None leaves the connection as it is.
       timeout_s: longest wait for one response, from the moment the request is sent.
+      alternatives: further splits of the same function, for `stream`.
+      retry: how often to repeat a request, and when.
+      security: how to reach the server; None is plain text without a token.
+      client_id: 16 random bytes.
+      request_ids: numbers of the requests of this client, each given once.
     """
 
     split: Split
@@ -52,9 +61,19 @@ class EdgeClient:
     stub: Any
     link: ShapedLink | None
     timeout_s: float
+    alternatives: tuple[Split, ...] = ()
+    retry: RetryPolicy = USUAL_RETRY
+    security: ClientSecurity | None = None
+    client_id: bytes = dataclasses.field(default_factory=lambda: secrets.token_bytes(16))
+    request_ids: Iterator[int] = dataclasses.field(
+        default_factory=lambda: itertools.count(secrets.randbits(62))
+    )
 
     def infer(self, *inputs: ArrayLike) -> tuple[Outputs, StageTimes]:
         """Returns the outputs for one request, and where its time went.
+
+        A broken connection or a busy server is tried again by ``retry``, with the
+        same message; what earlier attempts took is in ``total_s`` and the link's times.
 
         Args:
           *inputs: one array per ``manifest.inputs``, with its exact shape.
@@ -68,22 +87,18 @@ class EdgeClient:
           CloudUnavailableError: no response within ``timeout_s``.
         """
         check_inputs(self.split, inputs)
+        manifest = self.split.manifest
         started_s = time.perf_counter()
-        codes, edge_s = _timed(self.split.edge_layers, *inputs)
-        payload, pack_s = _timed(self.split.pack, codes)
+        codes, edge_s = timed(self.split.edge_layers, *inputs)
+        payload, pack_s = timed(self.split.pack, codes)
         packed_s = time.perf_counter()
-        request = pb2.InferRequest(
-            protocol_version=protocol.PROTOCOL_VERSION,
-            split_id=self.split.manifest.split_id,
-            request_id=secrets.randbits(64),
-            tensors=codec.encode_payload(self.split.manifest.crossing, payload),
-        )
+        request = codec.encode_request(manifest, payload, self.client_id, next(self.request_ids))
         if self.link is not None:
             sleep_until(packed_s + self.link.request_s(request.ByteSize()))
         sent_s = time.perf_counter()
-        response = _call(self.stub.Infer, request, self.address, self.timeout_s)
+        response = self._call(self.stub.Infer, request, self.timeout_s)
         outputs = self._accept(request, response, time.perf_counter() - sent_s)
-        server_s = response.unpack_s + response.cloud_s
+        server_s = response.queue_s + response.unpack_s + response.cloud_s
         if self.link is not None:
             sleep_until(sent_s + server_s + self.link.response_s(response.ByteSize()))
         ended_s = time.perf_counter()
@@ -92,6 +107,7 @@ class EdgeClient:
             edge_s=edge_s,
             pack_s=pack_s,
             uplink_s=sent_s - packed_s - round_trip_s / 2,
+            queue_s=response.queue_s,
             unpack_s=response.unpack_s,
             cloud_s=response.cloud_s,
             downlink_s=ended_s - sent_s - server_s - round_trip_s / 2,
@@ -99,25 +115,90 @@ class EdgeClient:
             total_s=ended_s - started_s,
         )
 
+    def stream(
+        self, frames: Iterable[Any], options: StreamOptions = USUAL_OPTIONS
+    ) -> Generator[Answer, None, None]:
+        """Yields one answer for each frame, in order, while later frames are on their way.
+
+        While frame i travels, frame i+1 is computed and encoded, and frame i+2 waits to be
+        taken. A connection that breaks is opened again, and the requests without an
+        answer are sent again; the server answers each once. With ``alternatives`` the plan
+        follows the measured bandwidth, and an edge-only one answers while the link is down.
+
+        Args:
+          frames: inputs, one array each, or a tuple of arrays where the split has several
+            inputs. Taken one by one, as answers are consumed; may be endless.
+          options: how far ahead to work, when to switch and when to fall back.
+
+        Yields:
+          An `Answer` per frame: its outputs, or the error that ended it.
+
+        Raises:
+          InputError: a frame is not what the manifest's inputs say.
+          ProtocolError: the server breaks the protocol.
+        """
+        pipeline = Pipeline(
+            splits=(self.split, *self.alternatives),
+            open_channel=self.open_channel,
+            metadata=call_metadata(self.security),
+            link=self.link,
+            address=self.address,
+            timeout_s=self.timeout_s,
+            retry=self.retry,
+            client_id=self.client_id,
+            request_ids=self.request_ids,
+            options=options,
+        )
+        return pipeline.answers(frames)
+
+    def open_channel(self) -> grpc.Channel:
+        """Opens one more connection to the same server."""
+        splits = (self.split, *self.alternatives)
+        return open_channel(self.address, splits, self.security, self.retry)
+
+    def check_server(self, timeout_s: float) -> None:
+        """Raises unless the server speaks this version and serves every split of the client.
+
+        Args:
+          timeout_s: longest wait for each answer.
+
+        Raises:
+          ProtocolError: another version, or a split is missing or has other tensors.
+          CloudUnavailableError: no answer in time.
+        """
+        for split in (self.split, *self.alternatives):
+            if not split.manifest.crossing:
+                continue
+            asked = pb2.DescribeRequest(
+                protocol_version=protocol.PROTOCOL_VERSION, split_id=split.manifest.split_id
+            )
+            described = self._call(self.stub.Describe, asked, timeout_s)
+            protocol.check_description(described, split.manifest)
+
+    def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
+        return retries.call(
+            method,
+            request,
+            address=self.address,
+            timeout_s=timeout_s,
+            policy=self.retry,
+            metadata=call_metadata(self.security),
+        )
+
     def _accept(
         self, request: pb2.InferRequest, response: pb2.InferResponse, waited_s: float
     ) -> Outputs:
         """Returns the outputs of a response that passes every check."""
-        protocol.check_version(response.protocol_version, "server")
-        protocol.check_fields(response, "server")
+        outputs = codec.decode_response(self.split.manifest, response)
         if response.request_id != request.request_id:
             raise ProtocolError(
                 f"The server answered request {response.request_id}; expected "
                 f"{request.request_id}. Restart the server at {self.address}."
             )
-        stages_s = (response.unpack_s, response.cloud_s)
-        plausible = all(math.isfinite(one) and one >= 0 for one in stages_s)
-        if not plausible or sum(stages_s) > waited_s * _CLOCK_DRIFT:
-            raise ProtocolError(
-                f"The server reports stages of {stages_s} s for a call that took {waited_s} s; "
-                f"expected times within the call. Check the clock of {self.address}."
-            )
-        return codec.decode_values(self.split.manifest.outputs, response.outputs)
+        check_server_times(
+            (response.queue_s, response.unpack_s, response.cloud_s), waited_s, self.address
+        )
+        return outputs
 
 
 @contextlib.contextmanager
@@ -126,18 +207,28 @@ def connect(
     address: str,
     *,
     link: ShapedLink | None = None,
+    security: ClientSecurity | None = None,
+    allow_insecure: bool = False,
+    alternatives: Sequence[Split] = (),
+    retry: RetryPolicy = USUAL_RETRY,
     connect_timeout_s: float = 5.0,
     timeout_s: float = 60.0,
 ) -> Iterator[EdgeClient]:
     """Opens a connection to the cloud half of the same split, and closes it again.
 
-    The server is asked for its version, its split and its tensors first. Proxies of the
+    The server is asked for its version, its splits and their tensors first. Proxies of the
     environment are ignored, because the times would be theirs.
 
     Args:
       split: with at least one crossing tensor.
       address: ``host:port`` of the server.
       link: imitated for every request; None leaves the connection as it is.
+      security: certificates and token; None is plain text.
+      allow_insecure: send in plain text to an address that is not loopback.
+      alternatives: other saved splits of the same function: the server holds their cloud
+        halves too. `EdgeClient.stream` switches between them by the measured bandwidth;
+        one of which nothing crosses answers while the link is down.
+      retry: how often to repeat what is safe to repeat, and when.
       connect_timeout_s: longest wait for the server's first answer.
       timeout_s: longest wait for one response.
 
@@ -145,83 +236,47 @@ def connect(
       The client.
 
     Raises:
-      ProtocolError: the server speaks another version or serves another split.
+      InputError: the splits differ in their inputs or outputs, no tensor crosses the cut, or
+        plain text would leave this machine unasked.
+      ProtocolError: the server speaks another version or serves other splits.
       CloudUnavailableError: no server answers at ``address`` in time.
     """
-    specs = (*split.manifest.crossing, *split.manifest.outputs)  # the description names both
-    limit_bytes = codec.message_limit_bytes(specs)
-    options = (("grpc.max_receive_message_length", limit_bytes), ("grpc.enable_http_proxy", 0))
-    with grpc.insecure_channel(address, options=options) as channel:
-        stub = pb2_grpc.SplitInferenceStub(channel)
-        asked = pb2.DescribeRequest(protocol_version=protocol.PROTOCOL_VERSION)
-        described = _call(stub.Describe, asked, address, connect_timeout_s)
-        protocol.check_description(described, split.manifest)
-        yield EdgeClient(split=split, address=address, stub=stub, link=link, timeout_s=timeout_s)
-
-
-def infer_on_edge(split: Split, *inputs: ArrayLike) -> tuple[Outputs, StageTimes]:
-    """Returns the outputs of a split of which nothing crosses, without a server.
-
-    Args:
-      split: without crossing tensors.
-      *inputs: one array per ``manifest.inputs``, with its exact shape.
-
-    Returns:
-      The flat outputs, and the times: all but the edge and the total are 0.
-
-    Raises:
-      InputError: the inputs are not those of the manifest, or tensors cross the cut.
-      ProtocolError: the split's outputs differ from its manifest.
-    """
-    if split.manifest.crossing:
-        raise InputError(
-            f"Split {split.manifest.split_id} sends "
-            f"{[spec.name for spec in split.manifest.crossing]}: the edge cannot finish alone. "
-            "Start a cloud server and connect to it."
+    splits = (split, *alternatives)
+    check_alike(splits)
+    check_exposure(address, security, allow_insecure)
+    with open_channel(address, splits, security, retry) as channel:
+        client = EdgeClient(
+            split=split,
+            address=address,
+            stub=pb2_grpc.SplitInferenceStub(channel),
+            link=link,
+            timeout_s=timeout_s,
+            alternatives=tuple(alternatives),
+            retry=retry,
+            security=security,
         )
-    check_inputs(split, inputs)
-    started_s = time.perf_counter()
-    outputs, edge_s = _timed(split.edge_layers, *inputs)
-    outputs = codec.check_values(split.manifest.outputs, outputs)
-    total_s = time.perf_counter() - started_s
-    idle = dict.fromkeys(("pack_s", "uplink_s", "unpack_s", "cloud_s", "downlink_s"), 0.0)
-    return outputs, StageTimes(edge_s=edge_s, round_trip_s=0.0, total_s=total_s, **idle)
+        client.check_server(connect_timeout_s)
+        yield client
 
 
-def check_inputs(split: Split, inputs: tuple[ArrayLike, ...]) -> None:
-    """Raises unless ``inputs`` have the count, shapes and types of the manifest.
+def check_alike(splits: Sequence[Split]) -> None:
+    """Raises unless the splits have the same inputs and outputs, and one sends something.
 
     Args:
-      split: whose inputs they are to be.
-      inputs: flat.
+      splits: the plans of one client.
 
     Raises:
-      InputError: another count, shape or type, which would compile another program.
+      InputError: they are not splits of one function, or none needs a server.
     """
-    try:
-        codec.check_values(split.manifest.inputs, inputs)
-    except ProtocolError as error:
-        raise InputError(f"The inputs do not fit the split. {error}") from error
-
-
-def _timed(stage: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    started_s = time.perf_counter()
-    result = jax.block_until_ready(stage(*arguments))
-    return result, time.perf_counter() - started_s
-
-
-def _call(method: Callable[..., Any], request: Any, address: str, timeout_s: float) -> Any:
-    """Returns the response of a remote procedure; turns its failure into our errors."""
-    try:
-        return method(request, timeout=timeout_s)
-    except grpc.RpcError as error:
-        status, words = error.code(), error.details()
-        if status in _REJECTED:
-            raise ProtocolError(
-                f"The server at {address} rejected the request ({status.name}): {words}"
-            ) from error
-        raise CloudUnavailableError(
-            f"The cloud server at {address} did not answer ({status.name}: {words}; the limit is "
-            f"{timeout_s} s). Start it with `python -m experiments.serve_cloud --split DIR "
-            "--address HOST:PORT`, or look at its log if it runs."
-        ) from error
+    first = splits[0].manifest
+    for split in splits:
+        if (split.manifest.inputs, split.manifest.outputs) != (first.inputs, first.outputs):
+            raise InputError(
+                f"Split {split.manifest.split_id[:12]} has other inputs or outputs than split "
+                f"{first.split_id[:12]}; expected plans of one function. Save them from one trace."
+            )
+    if not any(split.manifest.crossing for split in splits):
+        raise InputError(
+            f"Split {first.split_id[:12]} sends nothing: there is no cloud half to connect to. "
+            "Call infer_on_edge, or give a split of which something crosses the cut."
+        )

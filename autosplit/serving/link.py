@@ -1,13 +1,21 @@
-"""A link of chosen rates and round trip, imitated in the client by sleeping."""
+"""What a link does to bytes: the plan's, imitated by sleeping, and worse ones for the shaper."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from typing import Any
 
-from autosplit.errors import ArtefactError
+import numpy as np
+
+from autosplit.errors import ArtefactError, InputError
 from autosplit.execution.manifest import Manifest
+from autosplit.hardware.bandwidth_trace import BandwidthTrace
 from autosplit.hardware.network import Network
+
+PACKET_BYTES = 1448
+"""What a TCP packet carries on Ethernet: 1500 less 20 of IPv4 and 32 of TCP with time stamps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,3 +96,73 @@ def plan_network(manifest: Manifest) -> Network:
             f"{sorted(manifest.network)}, which do not make a Network ({error}). "
             "Save the split again with this version of autosplit."
         ) from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LinkConditions:
+    """What `autosplit.serving.shaper` does to the bytes of every connection.
+
+    Both directions know nothing of each other; within one, all connections share the
+    rate, first come, first served.
+
+    Attributes:
+      uplink: rate over time, edge to cloud; a rate of 0 is an outage, in which bytes wait.
+      downlink: the same, cloud to edge.
+      delay_s: propagation, one way.
+      jitter_s: added to the delay of each piece, uniform from 0 to this; bytes of a
+        connection stay in order.
+      loss: probability that a packet is lost, 0 to below 1. A lost one uses the rate
+        again, and it and all behind it on its connection arrive ``retransmit_s`` later.
+      retransmit_s: until TCP sends a lost packet again; 0.2 is the least that Linux waits
+        where no later packet tells of the loss.
+      packet_header_bytes: that use the rate with every `PACKET_BYTES`.
+    """
+
+    uplink: BandwidthTrace
+    downlink: BandwidthTrace
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    retransmit_s: float = 0.2
+    packet_header_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("delay_s", "jitter_s", "retransmit_s", "packet_header_bytes"):
+            value = getattr(self, field)
+            if not 0 <= value < math.inf:
+                raise InputError(
+                    f"LinkConditions.{field} is {value}; expected a finite number of 0 or more. "
+                    "Check its unit, which the field's name states."
+                )
+        if not 0 <= self.loss < 1:
+            raise InputError(
+                f"LinkConditions.loss is {self.loss}; expected a probability from 0 to below 1. "
+                "Where all is lost, cut the link instead."
+            )
+
+
+def steady_conditions(network: Network, **others: Any) -> LinkConditions:
+    """Returns the conditions of a link of constant rates.
+
+    >>> conditions = steady_conditions(Network(uplink_bits_per_s=3e6, round_trip_s=0.02))
+    >>> conditions.delay_s, conditions.downlink.mean_bits_per_s
+    (0.01, 3000000.0)
+
+    Args:
+      network: its rates and round trip; what it adds to a message is not taken over, as
+        the bytes that really are sent with a message count by themselves.
+      **others: further fields of `LinkConditions`.
+    """
+    return LinkConditions(
+        uplink=constant_trace(network.uplink_bits_per_s),
+        downlink=constant_trace(network.downlink_bits_per_s or network.uplink_bits_per_s),
+        delay_s=network.round_trip_s / 2,
+        **others,
+    )
+
+
+def constant_trace(bits_per_s: float) -> BandwidthTrace:
+    """Returns a trace of one rate."""
+    return BandwidthTrace(
+        times_s=np.zeros(1), bits_per_s=np.array([bits_per_s]), name="constant"
+    )

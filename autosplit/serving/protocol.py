@@ -1,11 +1,15 @@
 """What edge and cloud must agree on before either computes: version, split and fields.
 
-Each check raises before any tensor is touched. The server answers a failed check with
-the gRPC status in `cloud_server`, whose text the client raises again as `ProtocolError`.
+Each check raises before any tensor is touched. `status` says with which gRPC status a
+server answers a failed one; its text is what the client raises again as `ProtocolError`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -13,8 +17,11 @@ from autosplit.errors import ProtocolError
 from autosplit.execution.manifest import Manifest, TensorSpec
 from autosplit.serving import split_inference_pb2 as pb2
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Version of the messages. A peer that says anything else is refused."""
+
+_SHOWN_CHARS = 80
+_NAMED = 8  # of many splits or tensors, in a message
 
 
 class UnknownVersionError(ProtocolError):
@@ -23,6 +30,41 @@ class UnknownVersionError(ProtocolError):
 
 class UnknownSplitError(ProtocolError):
     """A peer holds a half of another split."""
+
+
+class ChecksumError(ProtocolError):
+    """The data of a message is not what the peer sent; the same request may be sent again."""
+
+
+_STATUS = {
+    UnknownVersionError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnknownSplitError: grpc.StatusCode.NOT_FOUND,
+}
+
+
+def status(error: ProtocolError) -> grpc.StatusCode:
+    """Returns the gRPC status with which a server answers a request that fails a check.
+
+    >>> status(UnknownSplitError("another split")).name, status(ChecksumError("damaged")).name
+    ('NOT_FOUND', 'INVALID_ARGUMENT')
+
+    Args:
+      error: from a check of this module or of `codec`.
+
+    Returns:
+      The status of its class; ``INVALID_ARGUMENT`` for all that have none of their own.
+    """
+    return _STATUS.get(type(error), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def shown(text: str) -> str:
+    """Returns text of a peer for an error message: quoted, and never longer than a line.
+
+    >>> shown("relu"), len(shown("a" * 10**6)) < 100
+    ("'relu'", True)
+    """
+    cut = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+    return repr(cut)
 
 
 def check_version(version: int, peer: str) -> None:
@@ -57,7 +99,7 @@ def check_split_id(split_id: str, manifest: Manifest, peer: str) -> None:
     """
     if split_id != manifest.split_id:
         raise UnknownSplitError(
-            f"The {peer} names split {split_id or '(none)'}; this side holds "
+            f"The {peer} names split {shown(split_id)}; this side holds "
             f"{manifest.split_id}. Start both from the same saved split."
         )
 
@@ -78,7 +120,7 @@ def check_fields(message: Message, peer: str) -> None:
     numbers = sorted({field.field_number for field in UnknownFieldSet(message)})
     if numbers:
         raise ProtocolError(
-            f"{message.DESCRIPTOR.name} from the {peer} holds unknown fields {numbers}; "
+            f"{message.DESCRIPTOR.name} from the {peer} holds unknown fields {numbers[:_NAMED]}; "
             f"protocol version {PROTOCOL_VERSION} does not define them. "
             "Run the same version of autosplit on edge and cloud."
         )
@@ -88,36 +130,54 @@ def check_fields(message: Message, peer: str) -> None:
                 check_fields(part, peer)
 
 
-def describe(manifest: Manifest) -> pb2.DescribeResponse:
-    """Returns what a server says of the split that it holds."""
+def describe(manifests: Iterable[Manifest]) -> pb2.DescribeResponse:
+    """Returns what a server says of the splits that it holds, sorted by ``split_id``."""
     return pb2.DescribeResponse(
         protocol_version=PROTOCOL_VERSION,
+        splits=[_description(one) for one in sorted(manifests, key=lambda m: m.split_id)],
+    )
+
+
+def check_description(response: pb2.DescribeResponse, manifest: Manifest) -> None:
+    """Raises unless a server's description names the split on this side, with the same tensors.
+
+    Args:
+      response: from the server, of one split or of many.
+      manifest: of the split in the client.
+
+    Raises:
+      UnknownVersionError: the server speaks another version.
+      UnknownSplitError: the server does not serve this split.
+      ProtocolError: unknown fields, or the same split with other tensors.
+    """
+    check_version(response.protocol_version, "server")
+    check_fields(response, "server")
+    served = {one.split_id: one for one in response.splits}
+    if manifest.split_id not in served:
+        names = ", ".join(shown(split_id) for split_id in sorted(served)[:_NAMED]) or "none"
+        raise UnknownSplitError(
+            f"The server serves {len(served)} splits ({names}); expected {manifest.split_id} among "
+            "them. Copy the saved split to the server, or connect with one of its own."
+        )
+    if (found := served[manifest.split_id]) != _description(manifest):
+        raise ProtocolError(
+            f"The server describes other tensors for split {manifest.split_id}: "
+            f"{_names(found.crossing)} cross there, {_names(manifest.crossing)} here, or their "
+            "shape, type or bits differ. Copy the saved split to both sides again."
+        )
+
+
+def _description(manifest: Manifest) -> pb2.SplitDescription:
+    return pb2.SplitDescription(
         split_id=manifest.split_id,
         crossing=[_spec_message(spec) for spec in manifest.crossing],
         outputs=[_spec_message(spec) for spec in manifest.outputs],
     )
 
 
-def check_description(response: pb2.DescribeResponse, manifest: Manifest) -> None:
-    """Raises unless a server's description is that of the split on this side.
-
-    Args:
-      response: from the server.
-      manifest: of the split in the client.
-
-    Raises:
-      ProtocolError: another version, another split, or other tensors.
-    """
-    check_version(response.protocol_version, "server")
-    check_fields(response, "server")
-    check_split_id(response.split_id, manifest, "server")
-    if response != describe(manifest):
-        raise ProtocolError(
-            f"The server describes other tensors for split {manifest.split_id}: "
-            f"{[spec.name for spec in response.crossing]} cross there, "
-            f"{[spec.name for spec in manifest.crossing]} here, or their shape, type or bits "
-            "differ. Copy the saved split to both sides again."
-        )
+def _names(specs: Iterable[Any]) -> str:
+    names = [spec.name for spec in specs]
+    return shown(", ".join(names[:_NAMED]) + ("..." if len(names) > _NAMED else ""))
 
 
 def _spec_message(spec: TensorSpec) -> pb2.TensorSpec:

@@ -24,25 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'autosplit/serving/split_inference.proto\x12\x0c\x61utosplit.v1\"]\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12\x15\n\rpayload_bytes\x18\x05 \x01(\x04\"P\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"+\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\x95\x01\n\x10\x44\x65scribeResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08split_id\x18\x02 \x01(\t\x12*\n\x08\x63rossing\x18\x03 \x03(\x0b\x32\x18.autosplit.v1.TensorSpec\x12)\n\x07outputs\x18\x04 \x03(\x0b\x32\x18.autosplit.v1.TensorSpec\"u\n\x0cInferRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08split_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12%\n\x07tensors\x18\x04 \x03(\x0b\x32\x14.autosplit.v1.Tensor\"\x87\x01\n\rInferResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12%\n\x07outputs\x18\x03 \x03(\x0b\x32\x14.autosplit.v1.Tensor\x12\x10\n\x08unpack_s\x18\x04 \x01(\x01\x12\x0f\n\x07\x63loud_s\x18\x05 \x01(\x01\x32\x9d\x01\n\x0eSplitInference\x12I\n\x08\x44\x65scribe\x12\x1d.autosplit.v1.DescribeRequest\x1a\x1e.autosplit.v1.DescribeResponse\x12@\n\x05Infer\x12\x1a.autosplit.v1.InferRequest\x1a\x1b.autosplit.v1.InferResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'autosplit/serving/split_inference.proto\x12\x0c\x61utosplit.v2\"]\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12\x15\n\rpayload_bytes\x18\x05 \x01(\x04\"v\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12$\n\x06\x63oding\x18\x06 \x01(\x0e\x32\x14.autosplit.v2.Coding\"{\n\x10SplitDescription\x12\x10\n\x08split_id\x18\x01 \x01(\t\x12*\n\x08\x63rossing\x18\x02 \x03(\x0b\x32\x18.autosplit.v2.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.autosplit.v2.TensorSpec\"=\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08split_id\x18\x02 \x01(\t\"\\\n\x10\x44\x65scribeResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12.\n\x06splits\x18\x02 \x03(\x0b\x32\x1e.autosplit.v2.SplitDescription\"\x97\x01\n\x0cInferRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08split_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\x0c\x12\x12\n\nrequest_id\x18\x04 \x01(\x04\x12%\n\x07tensors\x18\x05 \x03(\x0b\x32\x14.autosplit.v2.Tensor\x12\r\n\x05\x63rc32\x18\x06 \x01(\x07\"\xee\x01\n\rInferResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12%\n\x07outputs\x18\x03 \x03(\x0b\x32\x14.autosplit.v2.Tensor\x12\r\n\x05\x63rc32\x18\x04 \x01(\x07\x12\x0f\n\x07queue_s\x18\x05 \x01(\x01\x12\x10\n\x08unpack_s\x18\x06 \x01(\x01\x12\x0f\n\x07\x63loud_s\x18\x07 \x01(\x01\x12\r\n\x05\x62\x61tch\x18\x08 \x01(\r\x12\x0e\n\x06status\x18\t \x01(\r\x12\x0f\n\x07message\x18\n \x01(\t\x12\x15\n\rretry_after_s\x18\x0b \x01(\x01**\n\x06\x43oding\x12\x0f\n\x0b\x43ODING_NONE\x10\x00\x12\x0f\n\x0b\x43ODING_ZSTD\x10\x01\x32\xe9\x01\n\x0eSplitInference\x12I\n\x08\x44\x65scribe\x12\x1d.autosplit.v2.DescribeRequest\x1a\x1e.autosplit.v2.DescribeResponse\x12@\n\x05Infer\x12\x1a.autosplit.v2.InferRequest\x1a\x1b.autosplit.v2.InferResponse\x12J\n\x0bInferStream\x12\x1a.autosplit.v2.InferRequest\x1a\x1b.autosplit.v2.InferResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'autosplit.serving.split_inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CODING']._serialized_start=949
+  _globals['_CODING']._serialized_end=991
   _globals['_TENSORSPEC']._serialized_start=57
   _globals['_TENSORSPEC']._serialized_end=150
   _globals['_TENSOR']._serialized_start=152
-  _globals['_TENSOR']._serialized_end=232
-  _globals['_DESCRIBEREQUEST']._serialized_start=234
-  _globals['_DESCRIBEREQUEST']._serialized_end=277
-  _globals['_DESCRIBERESPONSE']._serialized_start=280
-  _globals['_DESCRIBERESPONSE']._serialized_end=429
-  _globals['_INFERREQUEST']._serialized_start=431
-  _globals['_INFERREQUEST']._serialized_end=548
-  _globals['_INFERRESPONSE']._serialized_start=551
-  _globals['_INFERRESPONSE']._serialized_end=686
-  _globals['_SPLITINFERENCE']._serialized_start=689
-  _globals['_SPLITINFERENCE']._serialized_end=846
+  _globals['_TENSOR']._serialized_end=270
+  _globals['_SPLITDESCRIPTION']._serialized_start=272
+  _globals['_SPLITDESCRIPTION']._serialized_end=395
+  _globals['_DESCRIBEREQUEST']._serialized_start=397
+  _globals['_DESCRIBEREQUEST']._serialized_end=458
+  _globals['_DESCRIBERESPONSE']._serialized_start=460
+  _globals['_DESCRIBERESPONSE']._serialized_end=552
+  _globals['_INFERREQUEST']._serialized_start=555
+  _globals['_INFERREQUEST']._serialized_end=706
+  _globals['_INFERRESPONSE']._serialized_start=709
+  _globals['_INFERRESPONSE']._serialized_end=947
+  _globals['_SPLITINFERENCE']._serialized_start=994
+  _globals['_SPLITINFERENCE']._serialized_end=1227
 # @@protoc_insertion_point(module_scope)

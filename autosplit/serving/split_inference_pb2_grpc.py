@@ -35,12 +35,17 @@ class SplitInferenceStub:
             channel: A grpc.Channel.
         """
         self.Describe = channel.unary_unary(
-                '/autosplit.v1.SplitInference/Describe',
+                '/autosplit.v2.SplitInference/Describe',
                 request_serializer=autosplit_dot_serving_dot_split__inference__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=autosplit_dot_serving_dot_split__inference__pb2.DescribeResponse.FromString,
                 _registered_method=True)
         self.Infer = channel.unary_unary(
-                '/autosplit.v1.SplitInference/Infer',
+                '/autosplit.v2.SplitInference/Infer',
+                request_serializer=autosplit_dot_serving_dot_split__inference__pb2.InferRequest.SerializeToString,
+                response_deserializer=autosplit_dot_serving_dot_split__inference__pb2.InferResponse.FromString,
+                _registered_method=True)
+        self.InferStream = channel.stream_stream(
+                '/autosplit.v2.SplitInference/InferStream',
                 request_serializer=autosplit_dot_serving_dot_split__inference__pb2.InferRequest.SerializeToString,
                 response_deserializer=autosplit_dot_serving_dot_split__inference__pb2.InferResponse.FromString,
                 _registered_method=True)
@@ -50,7 +55,7 @@ class SplitInferenceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Describe(self, request, context):
-        """Says which split is served, so that a client can refuse before its first image.
+        """Says which splits are served, so that a client can refuse before its first image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -58,6 +63,14 @@ class SplitInferenceServicer:
 
     def Infer(self, request, context):
         """Runs the cloud half on the tensors that cross the cut: one request, one image (or batch).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InferStream(self, request_iterator, context):
+        """The same for many requests on one stream. Responses come as they are ready, in any
+        order; request_id says which request each belongs to, status whether it was computed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,11 +89,16 @@ def add_SplitInferenceServicer_to_server(servicer, server):
                     request_deserializer=autosplit_dot_serving_dot_split__inference__pb2.InferRequest.FromString,
                     response_serializer=autosplit_dot_serving_dot_split__inference__pb2.InferResponse.SerializeToString,
             ),
+            'InferStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.InferStream,
+                    request_deserializer=autosplit_dot_serving_dot_split__inference__pb2.InferRequest.FromString,
+                    response_serializer=autosplit_dot_serving_dot_split__inference__pb2.InferResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'autosplit.v1.SplitInference', rpc_method_handlers)
+            'autosplit.v2.SplitInference', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('autosplit.v1.SplitInference', rpc_method_handlers)
+    server.add_registered_method_handlers('autosplit.v2.SplitInference', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -101,7 +119,7 @@ class SplitInference:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/autosplit.v1.SplitInference/Describe',
+            '/autosplit.v2.SplitInference/Describe',
             autosplit_dot_serving_dot_split__inference__pb2.DescribeRequest.SerializeToString,
             autosplit_dot_serving_dot_split__inference__pb2.DescribeResponse.FromString,
             options,
@@ -128,7 +146,34 @@ class SplitInference:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/autosplit.v1.SplitInference/Infer',
+            '/autosplit.v2.SplitInference/Infer',
+            autosplit_dot_serving_dot_split__inference__pb2.InferRequest.SerializeToString,
+            autosplit_dot_serving_dot_split__inference__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InferStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/autosplit.v2.SplitInference/InferStream',
             autosplit_dot_serving_dot_split__inference__pb2.InferRequest.SerializeToString,
             autosplit_dot_serving_dot_split__inference__pb2.InferResponse.FromString,
             options,

@@ -217,7 +217,7 @@ class TestSides:
             cloud.edge(*dense.inputs)
 
     def test_a_side_needs_only_its_own_files(self, dense, copy):
-        for name in ("cloud.stablehlo", "cloud_weights.bin"):
+        for name in ("cloud.stablehlo", "cloud_batch.stablehlo", "cloud_weights.bin"):
             (copy / name).unlink()
         load(copy, sides=["edge"]).edge(*dense.inputs)
         with pytest.raises(ArtefactError, match=r"cloud\.stablehlo"):

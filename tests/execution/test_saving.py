@@ -14,7 +14,7 @@ from autosplit.execution.artefact import load
 
 FILES = (
     "manifest.json", "edge.stablehlo", "edge_unpack.stablehlo", "cloud.stablehlo",
-    "edge_weights.bin", "cloud_weights.bin",
+    "cloud_batch.stablehlo", "edge_weights.bin", "cloud_weights.bin",
 )  # fmt: skip
 
 

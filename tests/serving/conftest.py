@@ -18,9 +18,13 @@ class FakeManifest:
     outputs: tuple[TensorSpec, ...]
     network: dict
     predicted: dict
+    label: str = "fake"
+    plan: dict | None = None
 
 
 class FakeSplit:
+    batches = False
+
     def __init__(self, manifest):
         self.manifest = manifest
 

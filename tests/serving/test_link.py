@@ -1,11 +1,13 @@
+import dataclasses
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autosplit.errors import InputError
 from autosplit.hardware.network import Network
-from autosplit.serving.link import ShapedLink, sleep_until
+from autosplit.serving.link import ShapedLink, sleep_until, steady_conditions
 
 
 @given(
@@ -39,3 +41,25 @@ def test_sleeping_never_ends_early():
 
 def test_a_past_deadline_is_not_waited_for():
     sleep_until(time.perf_counter() - 3600)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("delay_s", -1), ("jitter_s", float("nan")), ("retransmit_s", float("inf")), ("loss", 1.0),
+     ("loss", -0.1), ("packet_header_bytes", -1)],
+)  # fmt: skip
+def test_conditions_that_no_link_has_are_refused(field, value):
+    with pytest.raises(InputError, match=f"{field} is {value}; expected"):
+        dataclasses.replace(steady_conditions(Network(uplink_bits_per_s=1e6)), **{field: value})
+
+
+@given(uplink=st.floats(1e3, 1e9), downlink=st.none() | st.floats(1e3, 1e9))
+def test_steady_conditions_carry_bytes_as_the_network_says(uplink, downlink):
+    network = Network(uplink_bits_per_s=uplink, downlink_bits_per_s=downlink, round_trip_s=0.3)
+    conditions = steady_conditions(network, loss=0.25)
+    for start_s in (0.0, 7.3):
+        assert conditions.uplink.transfer_s(5000, start_s) == pytest.approx(network.uplink_s(5000))
+        took_s = conditions.downlink.transfer_s(700, start_s)
+        assert took_s == pytest.approx(network.downlink_s(700))
+    assert 2 * conditions.delay_s == network.round_trip_s
+    assert conditions.loss == 0.25

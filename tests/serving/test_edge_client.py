@@ -1,3 +1,5 @@
+"""The edge client against a real server, and against servers that answer wrongly."""
+
 import contextlib
 import copy
 import dataclasses
@@ -20,8 +22,13 @@ from autosplit.serving import split_inference_pb2_grpc as pb2_grpc
 from autosplit.serving.cloud_server import serving
 from autosplit.serving.edge_client import connect, infer_on_edge
 from autosplit.serving.link import ShapedLink
+from autosplit.serving.retries import RETRY_AFTER, RetryPolicy
+from autosplit.serving.security import ClientSecurity
 
-STAGES = ("edge_s", "pack_s", "uplink_s", "unpack_s", "cloud_s", "downlink_s", "round_trip_s")
+STAGES = (
+    "edge_s", "pack_s", "uplink_s", "queue_s", "unpack_s", "cloud_s", "downlink_s", "round_trip_s"
+)  # fmt: skip
+SOON = RetryPolicy(first_s=0.01, longest_s=0.05)
 
 
 @pytest.fixture
@@ -30,33 +37,20 @@ def address(split):
         yield bound
 
 
-@pytest.fixture
-def stub(address):
-    with grpc.insecure_channel(address) as channel:
-        yield pb2_grpc.SplitInferenceStub(channel)
-
-
-@pytest.fixture
-def request_message(split, images):
-    payload = split.pack(split.edge_layers(images))
-    return pb2.InferRequest(
-        protocol_version=protocol.PROTOCOL_VERSION,
-        split_id=split.manifest.split_id,
-        request_id=5,
-        tensors=codec.encode_payload(split.manifest.crossing, payload),
-    )
-
-
 def answering(description, response):
-    """Makes a servicer that answers with whatever it was given."""
+    """Makes a servicer that answers with whatever it was given; functions are called."""
 
     def infer(request, context):
+        if callable(response):
+            return response(request, context)
         if isinstance(response, Exception):
             raise response
         response.request_id = response.request_id or request.request_id
         return response
 
-    return types.SimpleNamespace(Describe=lambda request, context: description, Infer=infer)
+    return types.SimpleNamespace(
+        Describe=lambda request, context: description, Infer=infer, InferStream=None
+    )
 
 
 @contextlib.contextmanager
@@ -95,9 +89,7 @@ def test_stages_do_not_overlap(split, address, images):
         assert sum(stages) <= times.total_s + 1e-9
 
 
-def test_the_shaped_link_takes_at_least_the_time_of_its_bytes(
-    split, address, images, request_message
-):
+def test_the_shaped_link_takes_at_least_the_time_of_its_bytes(split, address, images):
     network = Network(uplink_bits_per_s=2e5, downlink_bits_per_s=4e5, round_trip_s=0.03)
     payload_bytes = sum(spec.payload_bytes for spec in split.manifest.crossing)
     answer_bytes = sum(spec.payload_bytes for spec in split.manifest.outputs)
@@ -120,8 +112,6 @@ def test_an_edge_only_split_needs_no_server(split, images):
     np.testing.assert_array_equal(outputs[0], split.edge_layers(images)[0])
     assert times.total_s >= times.edge_s > 0
     assert {getattr(times, name) for name in STAGES} == {0.0, times.edge_s}
-    with pytest.raises(InputError, match="sends nothing"), serving(split):
-        pass
 
 
 def test_a_split_with_a_cloud_half_is_not_run_on_the_edge_alone(split, images):
@@ -136,128 +126,27 @@ def test_wrong_inputs_are_refused_on_the_edge(split, address, images):
                 client.infer(*wrong)
 
 
-# ---- What the server refuses
-
-
-def break_version(request):
-    request.protocol_version = 2
-
-
-def leave_version_out(request):
-    request.ClearField("protocol_version")
-
-
-def break_split(request):
-    request.split_id = "cd" * 32
-
-
-def break_length(request):
-    request.tensors[0].data += b"\0"
-
-
-def break_name(request):
-    request.tensors[1].name = "median"
-
-
-def break_shape(request):
-    request.tensors[0].shape[:] = [6, 4]
-
-
-def break_bits(request):
-    request.tensors[0].bits = 5
-
-
-def drop_tensor(request):
-    del request.tensors[1]
-
-
-def add_unknown_field(request):
-    request.MergeFromString(b"\xa0\x06\x01")
-
-
-@pytest.mark.parametrize(
-    ("change", "status", "words"),
-    [
-        (break_version, "FAILED_PRECONDITION", "client speaks protocol version 2; .* only 1"),
-        (leave_version_out, "FAILED_PRECONDITION", "version 0"),
-        (break_split, "NOT_FOUND", "client names split cdcd"),
-        (break_length, "INVALID_ARGUMENT", "'relu' has number of bytes 13; expected 12"),
-        (break_name, "INVALID_ARGUMENT", "name 'median'; expected 'mean'"),
-        (break_shape, "INVALID_ARGUMENT", r"shape \(6, 4\); expected \(4, 6\)"),
-        (break_bits, "INVALID_ARGUMENT", "bits 5; expected 4"),
-        (drop_tensor, "INVALID_ARGUMENT", "Found 1 tensors; expected 2"),
-        (add_unknown_field, "INVALID_ARGUMENT", r"unknown fields \[100\]"),
-    ],
-)
-def test_a_wrong_request_is_refused_before_it_is_computed(
-    split, stub, request_message, change, status, words
-):
-    assert stub.Infer(request_message, timeout=10).request_id == 5
-    split.unpack = split.cloud_outputs = None  # calling either would be another status
-    change(request_message)
-    with pytest.raises(grpc.RpcError, match=words) as caught:
-        stub.Infer(request_message, timeout=10)
-    assert caught.value.code() is grpc.StatusCode[status]
-
-
-def test_a_message_too_long_for_the_split_is_refused(stub, request_message):
-    request_message.tensors[0].data = bytes(10**6)
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.Infer(request_message, timeout=10)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-def test_a_description_is_given_only_to_the_same_version(stub, split):
-    good = stub.Describe(pb2.DescribeRequest(protocol_version=1), timeout=10)
-    assert good.split_id == split.manifest.split_id
-    with pytest.raises(grpc.RpcError, match="version 9") as caught:
-        stub.Describe(pb2.DescribeRequest(protocol_version=9), timeout=10)
-    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-
-
-def test_a_refusal_reaches_the_user_as_a_protocol_error(split, address, images):
-    with connect(split, address) as client:
-        other = copy.copy(split)
-        other.manifest = dataclasses.replace(split.manifest, split_id="ef" * 32)
-        with pytest.raises(ProtocolError, match=rf"{address} rejected .*NOT_FOUND.*same saved"):
-            dataclasses.replace(client, split=other).infer(images)
-
-
-def test_a_server_does_not_start_with_outputs_that_differ_from_its_manifest(split):
-    split.cloud_outputs = lambda codes: (codes[1],)
-    with pytest.raises(ProtocolError, match="Found 1 values; expected 2"), serving(split):
-        pass
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "host.invalid:0", "127.0.0.1:99999"])
-def test_an_address_that_cannot_be_bound_is_refused(split, address):
-    with pytest.raises(InputError, match="host:port"), serving(split, address):
-        pass
-
-
-def test_a_port_has_one_server(split, address):
-    with pytest.raises(InputError, match="free port"), serving(split, address):
-        pass
-
-
 # ---- What the client refuses
 
 
 def good_response(split, images):
     outputs = split.cloud_outputs(split.edge_layers(images))
-    return pb2.InferResponse(
-        protocol_version=1, outputs=codec.encode_values(split.manifest.outputs, outputs)
+    return codec.encode_response(
+        split.manifest, 0, outputs, queue_s=0.0, unpack_s=0.0, cloud_s=0.0
     )
 
 
 def test_a_server_of_another_version_or_split_is_refused(split, images):
     for change, words in (
-        ({"protocol_version": 2}, "server speaks protocol version 2"),
-        ({"split_id": "cd" * 32}, "server names split cdcd"),
-        ({"crossing": [pb2.TensorSpec(name="more")]}, "describes other tensors"),
+        ({"protocol_version": 3}, "server speaks protocol version 3"),
+        ({"split_id": "cd" * 32}, "cdcd"),
+        ({"crossing": [pb2.TensorSpec(name="more")]}, "other tensors"),
     ):
-        description = protocol.describe(split.manifest)
-        description.MergeFrom(pb2.DescribeResponse(**change))
+        description = protocol.describe([split.manifest])
+        whole = {name: value for name, value in change.items() if name == "protocol_version"}
+        description.MergeFrom(pb2.DescribeResponse(**whole))
+        if not whole:
+            description.splits[0].MergeFrom(pb2.SplitDescription(**change))
         servicer = answering(description, good_response(split, images))
         with (
             foreign_server(servicer) as address,
@@ -270,18 +159,20 @@ def test_a_server_of_another_version_or_split_is_refused(split, images):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"protocol_version": 2}, "server speaks protocol version 2"),
+        ({"protocol_version": 3}, "server speaks protocol version 3"),
         ({"request_id": 1}, "answered request 1"),
         ({"outputs": [pb2.Tensor(name="more")]}, "Found 3 tensors; expected 2"),
         ({"cloud_s": 1e6}, "expected times within the call"),
         ({"unpack_s": -1.0}, "expected times within the call"),
+        ({"queue_s": 1e6}, "expected times within the call"),
         ({"unpack_s": float("nan")}, "expected times within the call"),
+        ({"crc32": 7}, "(?i)crc|checksum|changed"),
     ],
 )
 def test_a_wrong_response_is_refused(split, images, change, words):
     response = good_response(split, images)
     response.MergeFrom(pb2.InferResponse(**change))
-    servicer = answering(protocol.describe(split.manifest), response)
+    servicer = answering(protocol.describe([split.manifest]), response)
     with (
         foreign_server(servicer) as address,
         connect(split, address) as client,
@@ -291,7 +182,7 @@ def test_a_wrong_response_is_refused(split, images, change, words):
 
 
 def test_a_server_that_fails_inside_is_reported_with_its_address(split, images):
-    servicer = answering(protocol.describe(split.manifest), RuntimeError("no memory"))
+    servicer = answering(protocol.describe([split.manifest]), RuntimeError("no memory"))
     with (
         foreign_server(servicer) as address,
         connect(split, address) as client,
@@ -330,6 +221,91 @@ def test_a_server_that_is_silent_is_reported_in_bounded_time(split):
             connect(split, address, connect_timeout_s=0.2),
         ):
             pass
+
+
+def test_a_refusal_reaches_the_user_as_a_protocol_error(split, address, images):
+    with connect(split, address) as client:
+        other = copy.copy(split)
+        other.manifest = dataclasses.replace(split.manifest, split_id="ef" * 32)
+        with pytest.raises(ProtocolError, match=rf"{address} rejected .*NOT_FOUND"):
+            dataclasses.replace(client, split=other).infer(images)
+
+
+# ---- What the client repeats
+
+
+def failing(times, status, good, trailing=()):
+    """Makes an answer that fails so often, and a list that gets the requests."""
+    seen = []
+
+    def respond(request, context):
+        seen.append((request.client_id, request.request_id, request.crc32))
+        if len(seen) <= times:
+            context.abort_with_status(Abort(status, "not now", trailing))
+        good.request_id = request.request_id
+        return good
+
+    return respond, seen
+
+
+@dataclasses.dataclass(frozen=True)
+class Abort(grpc.Status):
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple
+
+
+@pytest.mark.parametrize(
+    ("status", "trailing"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, ()),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, ((RETRY_AFTER, "0.01"),)),
+    ],
+)
+def test_a_request_that_may_be_repeated_is_repeated_as_it_was(split, images, status, trailing):
+    respond, seen = failing(2, status, good_response(split, images), trailing)
+    with (
+        foreign_server(answering(protocol.describe([split.manifest]), respond)) as address,
+        connect(split, address, retry=SOON) as client,
+    ):
+        outputs, _ = client.infer(images)
+        expected = split.cloud_outputs(split.edge_layers(images))
+        np.testing.assert_array_equal(outputs[0], expected[0])
+        assert len(seen) == 3
+        assert len(set(seen)) == 1
+        client.infer(images)
+    assert len({request_id for _, request_id, _ in seen}) == 2
+    assert len({client_id for client_id, _, _ in seen}) == 1
+
+
+def test_a_request_is_given_up_after_its_attempts(split, images):
+    good = good_response(split, images)
+    respond, seen = failing(99, grpc.StatusCode.UNAVAILABLE, good)
+    with (
+        foreign_server(answering(protocol.describe([split.manifest]), respond)) as address,
+        connect(split, address, retry=SOON) as client,
+        pytest.raises(CloudUnavailableError, match="not now"),
+    ):
+        client.infer(images)
+    assert len(seen) == SOON.attempts
+
+
+def test_the_token_is_sent_with_every_call(split, images):
+    tokens = []
+
+    def respond(request, context):
+        tokens.append(dict(context.invocation_metadata()).get("authorization"))
+        good = good_response(split, images)
+        good.request_id = request.request_id
+        return good
+
+    security = ClientSecurity(token="secret", encrypted=False)
+    with (
+        foreign_server(answering(protocol.describe([split.manifest]), respond)) as address,
+        connect(split, address, security=security) as client,
+    ):
+        client.infer(images)
+    assert tokens == ["Bearer secret"]
 
 
 def test_a_server_that_stops_between_requests_is_reported(split, images):
