@@ -7,12 +7,12 @@ WORKDIR ?= build
 WORKERS ?= auto
 
 BIN := $(VENV)/bin
-TEST_EXTRAS := test,demo,serving,evaluation
+TEST_EXTRAS := test,demo,serving,evaluation,face
 SOURCES := autosplit configs experiments tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo paper test test-heavy benchmark peers workloads zoo lint stubs lock clean
+.PHONY: help demo demo-face paper test test-heavy benchmark peers workloads zoo lint stubs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(VENV)/.demo-installed ## Plan, split and run an example; write a report 
 	    xdg-open "$$report" > /dev/null 2>&1 || true; \
 	  fi; \
 	fi
+
+demo-face: $(VENV)/.face-installed ## Show a split person detector beside cloud-only in the browser.
+	$(BIN)/python -m experiments.face_demo --config=configs/face_demo.py --workdir=$(WORKDIR)/face_demo
 
 paper: $(VENV)/.demo-installed ## Run the paper's experiments; write tables and plots to build/paper.
 	$(BIN)/python -m experiments.paper --config=configs/paper/all.py --workdir=$(WORKDIR)/paper
@@ -86,6 +89,10 @@ $(VENV)/.created:
 
 $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml requirements.txt
 	$(BIN)/python -m pip install --quiet -c requirements.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.face-installed: $(VENV)/.created pyproject.toml requirements.txt
+	$(BIN)/python -m pip install --quiet -c requirements.txt -e '.[face]'
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.created pyproject.toml requirements.txt

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import PIL.Image
 
-from autosplit.data import decode_image, letterbox, list_images, normalize, resize_and_crop
+from autosplit.data import decode_image, letterbox, list_images, resize_and_crop
 from autosplit.data.folder import SUFFIXES
-from autosplit.data.imagenet import CROP_PIXELS, RESIZE_PIXELS
 from autosplit.errors import InputError
 from autosplit.execution.manifest import TensorSpec
 
@@ -114,25 +113,23 @@ def preparation(
             "the shape (1, height, width, 3). Give an npz file of ready inputs."
         )
     size = (shape[1], shape[2])
-    normal, resize, boxed = normalize, size[0] * RESIZE_PIXELS / CROP_PIXELS, False
-    if model is not None:
-        from autosplit.models import image_input  # a device that runs npz files needs no Flax
+    # Here, because a device that runs npz files needs no Flax.
+    from autosplit.models.preprocessing import TORCHVISION, image_input
 
-        form = image_input(model)
-        normal, boxed = form.normalize, form.letterbox
-        resize = size[0] * form.resize_pixels / form.crop_pixels
-    if not boxed and size[0] != size[1]:
+    form = TORCHVISION if model is None else image_input(model)
+    resize = size[0] * form.resize_pixels / form.crop_pixels
+    if not form.letterbox and size[0] != size[1]:
         raise InputError(
             f"The split takes images of {size} pixels, and centres are cut out square. Give an "
             "npz file of ready inputs, or the --model that fits whole photographs in."
         )
 
     def prepare(image: np.ndarray) -> Frame:
-        if boxed:
+        if form.letterbox:
             fitted = letterbox(image, size)
         else:
             fitted = resize_and_crop(PIL.Image.fromarray(image), round(resize), size[0])
-        return (normal(fitted)[None].astype(specs[0].dtype),)
+        return (form.normalize(fitted)[None].astype(specs[0].dtype),)
 
     return prepare
 

@@ -49,7 +49,9 @@ def run_two_processes(
         np.savez(requests, arg0=inputs[:, None])
         command = ["--split", folder / "split", "--inputs", requests, "--output", result]
         if split.manifest.crossing:
-            address = stack.enter_context(cloud_process(folder / "split", pathlib.Path(scratch)))
+            address = stack.enter_context(cloud_process(
+                folder / "split", pathlib.Path(scratch), "--max_batch=1"
+            ))
             command += ["--address", address]
         finished = subprocess.run(_python("run_edge", *command), cwd=ROOT, check=False)
         if finished.returncode:

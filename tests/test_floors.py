@@ -239,10 +239,11 @@ def test_floors_up_to_three_load_no_optional_library() -> None:
     low = {"floor-0", "floor-1", "floor-2", "floor-3", "facade"}
     files = [f for t in read_targets(REPOSITORY).values() if t.place in low for f in t.files]
     modules = sorted(".".join(f.with_suffix("").parts).removesuffix(".__init__") for f in files)
+    optional = [name for name in HOMES if name != "zstandard"]  # JAX loads it where it is installed
     program = (
         "import importlib, json, sys\n"
         f"for name in {modules}: importlib.import_module(name)\n"
-        f"print(json.dumps([name for name in {list(HOMES)} if name in sys.modules]))"
+        f"print(json.dumps([name for name in {optional} if name in sys.modules]))"
     )
     run = subprocess.run(
         [sys.executable, "-c", program],

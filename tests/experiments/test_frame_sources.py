@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from autosplit.data import letterbox, normalize, resize_and_crop
+from autosplit.data import letterbox, resize_and_crop
 from autosplit.errors import InputError
 from autosplit.execution.manifest import TensorSpec
 from autosplit.models import image_input
@@ -34,7 +34,8 @@ def frames_of(inputs, camera=None, model=None, specs=SPECS):
 
 
 def as_classifiers(image):
-    return normalize(resize_and_crop(PIL.Image.fromarray(image), round(32 * 256 / 224), 32))[None]
+    crop = resize_and_crop(PIL.Image.fromarray(image), round(32 * 256 / 224), 32)
+    return image_input("resnet18").normalize(crop)[None]
 
 
 def test_photographs_and_their_folder_give_the_same_frames(pictures):

@@ -1,207 +1,28 @@
-"""Saved splits of traced networks run in two real processes as they do in this one."""
+"""A saved split runs as two processes that compute what one does, or says why not."""
 
-import contextlib
 import dataclasses
 import importlib
 import json
-import pathlib
 import shutil
-import signal
 import statistics
 import subprocess
-import sys
-import time
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
 
-import autosplit
-from autosplit.execution import artefact
-from autosplit.hardware import EYERISS, TPU
-from autosplit.serving.cloud_server import serving
-from autosplit.serving.edge_client import connect
-from autosplit.serving.streaming import StreamOptions
-
-ROOT = pathlib.Path(__file__).parents[2]
-NETWORK = autosplit.Network(uplink_bits_per_s=1e6, round_trip_s=0.01)
-REQUESTS = 3
-SIDES = {
-    "edge": ("manifest.json", "edge.stablehlo", "edge_unpack.stablehlo", "edge_weights.bin"),
-    "cloud": ("manifest.json", "cloud.stablehlo", "cloud_batch.stablehlo", "cloud_weights.bin"),
-}
-
-
-class Net(nn.Module):
-    """Small, with a residual connection and nested outputs."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Conv(4, (3, 3), strides=2)(x))
-        y = nn.relu(nn.Conv(4, (3, 3))(x))
-        x = x + nn.Conv(4, (3, 3))(y)
-        return {"scores": nn.Dense(5)(x.mean((1, 2))), "largest": x.max()}
-
-
-def pick(params, ids, x):
-    """Makes integers on the way: the positions of the largest rows."""
-    rows = params["table"][ids] * x
-    order = jnp.argsort(-rows.sum(axis=1))
-    return jnp.tanh(rows[order] @ params["mix"]), order
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A split, the inputs of its requests, and the outputs that it gives in this process."""
-
-    split: autosplit.Split
-    inputs: tuple[np.ndarray, ...]
-
-    def outputs(self, request):
-        payload = self.split.edge(*(array[request] for array in self.inputs))
-        return [np.asarray(out) for out in self.split.cloud_outputs(self.split.unpack(payload))]
-
-
-@pytest.fixture(scope="module")
-def traced():
-    net = Net()
-    images = np.random.default_rng(0).uniform(-1, 1, (REQUESTS, 1, 12, 12, 3)).astype(np.float32)
-    params = jax.jit(net.init)(jax.random.key(0), images[0])
-    return autosplit.trace(net.apply, params, images[0]), params, images
-
-
-@pytest.fixture(scope="module")
-def plans(traced):
-    graph, params, images = traced
-    profile = autosplit.profile(
-        graph, params, images, edge=EYERISS, cloud=TPU, network=NETWORK, bits=(3, 5, 8)
-    )
-    return autosplit.solve(profile)
-
-
-@pytest.fixture(scope="module")
-def make_case(traced, plans):
-    """Returns a function from the name of a case to the case."""
-    graph, params, images = traced
-
-    def planned(choose):
-        plan = next(plan for plan in plans if choose(plan))
-        return Case(autosplit.split(graph, params, plan, network=NETWORK), (images,))
-
-    def at_cut(choose):
-        cut = next(cut for cut in graph.cuts() if choose(cut))
-        return Case(autosplit.split(graph, params, cut), (images,))
-
-    def integers():
-        random = np.random.default_rng(1)
-        weights = {"table": random.normal(size=(7, 3)), "mix": random.normal(size=(3, 2))}
-        weights = jax.tree.map(jnp.float32, weights)
-        ids = random.integers(0, 7, (REQUESTS, 6)).astype(np.int32)
-        x = random.normal(size=(REQUESTS, 6, 3)).astype(np.float32)
-        whole = autosplit.trace(pick, weights, ids[0], x[0])
-        # All but the last matrix product: the order crosses, and is an output too.
-        cut = next(
-            cut for cut in whole.cuts()
-            if 0 < sum(cut.on_edge) < len(cut.on_edge)
-            and any(whole.tensors[t].dtype == np.int32 for t in cut.crossing)
-        )  # fmt: skip
-        return Case(autosplit.split(whole, weights, cut), (ids, x))
-
-    return {
-        "planned": lambda: planned(lambda p: p.label == "auto-split" and not all(p.on_edge)),
-        "cloud-only": lambda: planned(lambda p: p.encoding == "raw"),
-        "edge-only": lambda: planned(lambda p: p.label == "edge-only"),
-        "float": lambda: at_cut(lambda c: sum(c.on_edge) > 0 and len(c.crossing) == 1),
-        "several tensors": lambda: at_cut(lambda c: sum(c.on_edge) > 0 and len(c.crossing) > 1),
-        "integers": integers,
-    }
-
-
-@pytest.fixture(scope="module")
-def saved(make_case, tmp_path_factory):
-    """The planned case, its directory, and an npz file with its requests."""
-    folder = tmp_path_factory.mktemp("saved")
-    return save(make_case["planned"](), folder), folder
-
-
-def save(case, folder):
-    """Writes the split, a copy for each side that lacks the other's files, and the requests."""
-    case.split.save(folder / "split")
-    for side, names in SIDES.items():
-        (folder / side).mkdir()
-        for name in names:
-            if (folder / "split" / name).exists():
-                shutil.copy(folder / "split" / name, folder / side / name)
-    np.savez(folder / "in.npz", **{f"arg{i}": array for i, array in enumerate(case.inputs)})
-    return case
-
-
-def python(program, **options):
-    """Returns the command of a program; it writes what it imports to its standard error."""
-    given = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-X", "importtime", "-m", f"experiments.{program}", *given]
-
-
-def run_edge(folder, **options):
-    settings = {"split": folder / "edge", "inputs": folder / "in.npz",
-                "output": folder / "out.json"} | options  # fmt: skip
-    return subprocess.run(
-        python("run_edge", **settings), cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-
-
-@contextlib.contextmanager
-def running_server(folder, **options):
-    with (folder / "server.err").open("w") as errors:
-        server = subprocess.Popen(
-            python("serve_cloud", split=folder / "cloud", ready_file=folder / "ready", **options),
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,
-        )  # fmt: skip
-        try:
-            yield server
-        finally:
-            server.kill()
-            server.communicate()
-
-
-def imported(stderr):
-    return {line.rpartition("|")[2].strip() for line in stderr.splitlines() if "|" in line}
-
-
-def assert_model_is_not_imported(stderr):
-    modules = imported(stderr)
-    assert {"jax", "autosplit.execution.artefact"} <= modules
-    foreign = {"flax", "torch", "autosplit.models"}
-    assert not {name for name in modules if foreign & {name, name.split(".")[0]}}
-    assert not {name for name in modules if pathlib.Path(__file__).stem in name}
-
-
-def assert_same_outputs(case, folder):
-    with np.load(folder / "out.npz") as found:
-        for request in range(REQUESTS):
-            expected = case.outputs(request)
-            assert len(found.files) == len(expected)
-            for index, array in enumerate(expected):
-                got = found[f"out{index}"][request]
-                assert (got.dtype, got.shape) == (array.dtype, array.shape)
-                assert got.tobytes() == array.tobytes()
-
-
-def run_both(case, folder):
-    """Runs a saved case in two processes and stops the server as a user does."""
-    with running_server(folder) as server:
-        run = run_edge(folder, ready_file=folder / "ready", repeat=2, warmup=1)
-        assert run.returncode == 0, run.stderr[-2000:]
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0
-        assert not (folder / "ready").exists()
-    assert_same_outputs(case, folder)
-    assert_model_is_not_imported(run.stderr)
-    assert_model_is_not_imported((folder / "server.err").read_text())
-    return run
+from tests.serving.process_case import (
+    NETWORK,
+    REQUESTS,
+    ROOT,
+    SIDES,
+    assert_model_is_not_imported,
+    assert_same_outputs,
+    python,
+    run_both,
+    run_edge,
+    running_server,
+    save,
+)
 
 
 def test_two_processes_compute_what_one_does(saved):
@@ -248,32 +69,6 @@ def test_an_edge_only_split_runs_without_a_server(make_case, tmp_path):
 
 
 # ---- Wrong use
-
-
-@pytest.fixture
-def fails(saved, tmp_path, monkeypatch):
-    """Returns a function that runs the edge program here and returns what it says."""
-    _, folder = saved
-    program = importlib.import_module("experiments.run_edge")
-
-    def run(**options):
-        values = {
-            "split": folder / "edge", "inputs": folder / "in.npz", "output": tmp_path / "out.json",
-            "address": None, "ready_file": None, "repeat": 1, "warmup": 1, "shape_link": True,
-            "connect_timeout_s": 0.3, "timeout_s": 1.0, "camera": None, "model": None, "frames": 0,
-            "stream": False, "alternatives": [], "in_flight": 3, "patience_s": 1.0, "ca": None,
-            "certificate": None, "key": None, "token_file": None, "allow_insecure": False,
-        } | options  # fmt: skip
-        values["inputs"] = [str(values["inputs"])] if values["inputs"] else []
-        monkeypatch.setattr(program.flags, "FLAGS", type("Values", (), values))
-        before = set(tmp_path.iterdir())
-        with pytest.raises(SystemExit) as caught:
-            program.main(["run_edge"])
-        assert set(tmp_path.iterdir()) == before
-        assert caught.value.code.startswith("run_edge: ")
-        return caught.value.code
-
-    return run
 
 
 def test_without_a_server_the_edge_says_what_to_do(fails):
@@ -367,113 +162,3 @@ def test_the_edge_logs_few_lines(monkeypatch, requests, lines):
     assert found == [[times, times]] * requests
     assert len(logged) == lines
     assert logged[-1][1:3] == (requests, requests)
-
-
-# ---- Streams
-
-
-@pytest.fixture
-def streams(saved, tmp_path, monkeypatch):
-    """Returns a function that runs the edge program here as a stream, against a server here."""
-    folder = saved[1]
-    program = importlib.import_module("experiments.run_edge")
-
-    def run(**options):
-        defaults = {
-            "camera": None, "model": None, "frames": 0, "stream": True, "alternatives": (),
-            "streaming": program.StreamOptions(in_flight=2), "security": None,
-            "allow_insecure": False, "ready_file": None, "repeat": 1, "warmup": 1,
-            "shape_link": None, "connect_timeout_s": 10.0, "timeout_s": 30.0,
-        }  # fmt: skip
-        with serving(folder / "cloud") as address:
-            program.run(program.RunOptions(**{
-                **defaults, "split": str(folder / "edge"), "inputs": (str(folder / "in.npz"),),
-                "output": tmp_path / "out.json", "address": address, **options,
-            }))  # fmt: skip
-        return json.loads((tmp_path / "out.json").read_text())
-
-    return run
-
-
-def test_a_stream_gives_what_single_requests_give(saved, streams, tmp_path):
-    case, _ = saved
-    report = streams()
-    assert_same_outputs_of_stream(case, tmp_path, range(REQUESTS))
-    assert report["counts"] == {"cloud": REQUESTS}
-    assert report["network"] is None
-    assert [answer["frame"] for answer in report["answers"]] == list(range(REQUESTS))
-    assert report["plans"] == [
-        {"split_id": case.split.manifest.split_id, "label": case.split.manifest.label}
-    ]
-    assert report["measured"]["total_s"] == statistics.median(
-        answer["times"]["total_s"] for answer in report["answers"]
-    )
-
-
-def test_a_stream_takes_alternatives_and_a_part_of_the_frames(
-    saved, make_case, streams, tmp_path
-):
-    case, _ = saved
-    make_case["edge-only"]().split.save(tmp_path / "alone")
-    report = streams(alternatives=(str(tmp_path / "alone"),), frames=2, shape_link=True)
-    assert_same_outputs_of_stream(case, tmp_path, range(2))
-    assert report["network"] == case.split.manifest.network
-    assert [plan["label"] for plan in report["plans"]][1] == "edge-only"
-
-
-def test_photographs_are_streamed_and_sent_one_by_one_alike(streams, tmp_path):
-    for index in range(2):
-        image = np.full((20, 24, 3), 90 * index, np.uint8)
-        PIL.Image.fromarray(image).save(tmp_path / f"{index}.png")
-    outputs = []
-    for stream in (True, False):
-        streams(inputs=(str(tmp_path),), stream=stream, shape_link=False)
-        with np.load(tmp_path / "out.npz") as found:
-            outputs.append({name: found[name] for name in found.files if name != "frame"})
-    assert outputs[0].keys() == outputs[1].keys()
-    for name, array in outputs[0].items():
-        np.testing.assert_array_equal(array, outputs[1][name])
-
-
-def test_alternatives_are_of_no_use_without_a_stream(fails, tmp_path):
-    assert "Add --stream" in fails(alternatives=[str(tmp_path)], address="127.0.0.1:9")
-
-
-@pytest.mark.heavy
-def test_a_server_process_that_is_killed_and_started_again_loses_no_frame(saved):
-    case, folder = saved
-    split = artefact.load(folder / "edge", sides=("edge",))
-    frames = [tuple(array[at % REQUESTS] for array in case.inputs) for at in range(60)]
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(running_server(folder))
-        address = wait_for(folder / "ready")
-        client = stack.enter_context(connect(split, address))
-        stream = client.stream(frames, StreamOptions(in_flight=3, patience_s=None))
-        answers = [next(stream) for _ in range(20)]
-        server.kill()
-        server.wait()
-        (folder / "ready").unlink()
-        stack.enter_context(running_server(folder, address=address))
-        answers += stream
-    assert [answer.frame for answer in answers] == list(range(60))
-    for answer in answers:
-        assert answer.error is None
-        for got, want in zip(answer.outputs, case.outputs(answer.frame % REQUESTS), strict=True):
-            assert got.tobytes() == want.tobytes()
-
-
-def wait_for(ready, timeout_s=60.0):
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        if ready.exists():
-            return ready.read_text().strip()
-        time.sleep(0.05)
-    raise TimeoutError(f"no server wrote {ready}")
-
-
-def assert_same_outputs_of_stream(case, folder, frames):
-    with np.load(folder / "out.npz") as found:
-        assert found["frame"].tolist() == list(frames)
-        for frame in frames:
-            for index, array in enumerate(case.outputs(frame)):
-                assert found[f"out{index}"][frame].tobytes() == array.tobytes()
