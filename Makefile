@@ -43,6 +43,8 @@ test-heavy: $(VENV)/.test-installed ## Run the heavy tests.
 benchmark: $(VENV)/.test-installed ## Measure the claims that the README makes.
 	$(BIN)/python -m experiments.benchmark --workdir=$(WORKDIR)/benchmark
 	$(BIN)/python -m experiments.solver_cost --workdir=$(WORKDIR)/solver_cost
+	$(BIN)/python -m experiments.codec_speed --workdir=$(WORKDIR)/codec_speed
+	$(BIN)/python -m experiments.serve_load --workdir=$(WORKDIR)/serve_load
 	$(BIN)/python -m experiments.scalesim_speed --workdir=$(WORKDIR)/scalesim
 
 peers: $(VENV)/.peers-installed ## Measure speed beside PyTorch, ONNX Runtime and OpenVINO.

@@ -20,8 +20,7 @@ from experiments.steps import check_fields, constraints_of, profile_settings
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # These work on several networks or on none; they are tested with their programs.
 OTHERS = {
-    "codec_speed", "face_demo", "proxies", "search_speed", "serve_load", "solver_cost", "speed",
-    "zoo",
+    "codec_speed", "face_demo", "proxies", "search_speed", "solver_cost", "speed", "zoo",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in REPOSITORY.glob("configs/[!_]*.py")} - OTHERS)
 OF_MAIN = [name for name in NAMES if not name.startswith("benchmark")]
