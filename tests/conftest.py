@@ -1,6 +1,9 @@
-"""Settings of every test run: the CPU, and property tests that give the same answer each time."""
+"""Settings of every test run: the CPU, property tests that repeat, a budget for heavy tests."""
 
+import itertools
 import os
+import random
+import time
 
 import hypothesis
 import pytest
@@ -12,6 +15,24 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# Seconds after which no further heavy test starts, and what decides on the order of their files, so
+# that over several runs each has its turn; set by .ci/run.
+HEAVY_BUDGET_S = float(os.environ.get("HEAVY_BUDGET_S", "inf"))
+HEAVY_SEED = os.environ.get("HEAVY_SEED")
+STARTED_S = time.monotonic()
+
+
+def pytest_collection_modifyitems(items):
+    if HEAVY_SEED is not None:
+        files = [list(tests) for _, tests in itertools.groupby(items, lambda item: item.path)]
+        random.Random(HEAVY_SEED).shuffle(files)
+        items[:] = itertools.chain.from_iterable(files)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("heavy") and time.monotonic() - STARTED_S > HEAVY_BUDGET_S:
+        pytest.skip(f"no heavy test starts after {HEAVY_BUDGET_S:.0f} s")
 
 
 @pytest.fixture(scope="session")
