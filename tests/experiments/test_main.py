@@ -20,7 +20,7 @@ FILES = {
       for suffix in ("png", "svg")),
 }  # fmt: skip
 SPLIT_FILES = {
-    "manifest.json", "edge_unpack.stablehlo",
+    "manifest.json", "edge_unpack.stablehlo", "cloud_batch.stablehlo",
     *(f"{side}{end}" for side in ("edge", "cloud") for end in (".stablehlo", "_weights.bin")),
 }  # fmt: skip
 
