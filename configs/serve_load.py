@@ -2,14 +2,13 @@
 
     python -m experiments.serve_load --config=configs/serve_load.py --workdir=build/serve_load
 
-Expected, of a run on 2 cores that others kept busy too (load 6 to 7): with batches of up to 8 and
-64 clients 379 requests a second of MobileNet-v2's cloud half, 252 with batches of 1, so a gain
-of 1.5; of the small split 1,339 and 1,058. Serving adds 0.9 ms (median) to the small split and
-2.4 ms to MobileNet-v2, where both sides are idle between requests; the aim is 2 ms. On the
-shaped link 58.2 ms where the plan predicts 52.8 ms: 10 % more, and 7 % more than the halves
-alone predict; the aim is 10 %.
+Expected: with batches of up to 8 and 64 clients 540 requests a second of MobileNet-v2's cloud half,
+309 with batches of 1, so a gain of 1.75; of the small split 2,804 and 1,429. Serving adds 0.8 ms
+(median) to the small split and 2.2 ms to MobileNet-v2; the aim is 2 ms. On the shaped link 57.9 ms,
+14 % more than the plan predicts from layer times, 10 % more than the halves alone do; the aim is
+10 %.
 
-Duration: 6 min on 2 cores. Leave the machine alone meanwhile: server, clients and link share
+Duration: 4 min on 2 cores. Leave the machine alone meanwhile: server, clients and link share
 its cores as it is.
 
 Two splits are served: ``small``, whose halves take no time to speak of, so that the server
