@@ -23,12 +23,14 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.title = "Networks with published weights"
     config.seed = 0
-    # Names of models; each takes the package of weights of the same name, or what `weights` says.
+    # Names of models.
     config.classifiers = (
         "resnet18", "resnet50_v1", "mobilenet_v1", "mobilenet_v2", "efficientnet_lite0",
     )  # fmt: skip
     config.detectors = ("yolov3_tiny",)
-    config.weights = ml_collections.ConfigDict()
+    # Packages, or files of your own.
+    names = (*config.classifiers, *config.detectors)
+    config.weights = ml_collections.ConfigDict({name: name for name in names})
     config.batch = 8
 
     # Names of packages, or folders.

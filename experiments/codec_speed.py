@@ -13,7 +13,6 @@ import math
 import os
 import pathlib
 import statistics
-import sys
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +22,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
 import autosplit
-from autosplit.errors import AutosplitError
 from autosplit.execution.manifest import TensorSpec
 from autosplit.files import write_json, write_text
 from autosplit.graph.running import prepare
@@ -38,18 +34,12 @@ from autosplit.reporting import run_record
 from autosplit.reporting.tables import markdown_table
 from autosplit.serving import codec, coding
 from autosplit.serving import split_inference_pb2 as pb2
-from experiments.flag_parsing import parse_flags
+from experiments.measuring_program import run_program
 from experiments.speed_case import Case, edge_plan, load_case
 from experiments.speed_report import csv_text
 
 CLIENT_ID = bytes(codec.CLIENT_ID_BYTES)
 STEPS = ("pack", "encode", "decode", "unpack")
-
-
-def define_flags() -> None:
-    """Defines this program's flags; not at import, where they would meet another program's."""
-    config_flags.DEFINE_config_file("config", "configs/codec_speed.py", "What to measure.")
-    flags.DEFINE_string("workdir", None, "Directory for the results.", required=True)
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -307,18 +297,5 @@ def _best_levels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def main(argv: Sequence[str]) -> None:
-    """Reads the flags and measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; expected flags only.")
-    workdir = pathlib.Path(flags.FLAGS.workdir).resolve()
-    try:
-        document = run(flags.FLAGS.config, workdir)
-    except (AutosplitError, OSError) as error:
-        sys.exit(f"codec_speed: {error}")
-    print(f"\n{markdown_text(document)}\nThe results are in {workdir}")
-
-
 if __name__ == "__main__":
-    define_flags()
-    app.run(main, flags_parser=parse_flags)
+    run_program("codec_speed", run, markdown_text)

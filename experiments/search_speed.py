@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +20,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
 import autosplit
 from autosplit.converters import to_state_dict
-from autosplit.errors import AutosplitError
 from autosplit.files import write_json, write_text
 from autosplit.graph.running import GraphWeights, prepare
 from autosplit.profiling.assignment import Assignment, weight_clips
@@ -36,17 +32,11 @@ from autosplit.profiling.many_assignments import evaluate_assignments
 from autosplit.reporting import run_record
 from autosplit.reporting.canvas import save_figure
 from experiments import peers, peers_search
-from experiments.flag_parsing import parse_flags
+from experiments.measuring_program import run_program
 from experiments.search_speed_report import markdown_text, search_figure
 from experiments.speed import cores
 from experiments.speed_case import Case, load_case
 from experiments.speed_report import csv_text
-
-
-def define_flags() -> None:
-    """Defines this program's flags; not at import, where they would meet another program's."""
-    config_flags.DEFINE_config_file("config", "configs/search_speed.py", "What to measure.")
-    flags.DEFINE_string("workdir", None, "Directory for the results.", required=True)
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -241,20 +231,7 @@ def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def main(argv: Sequence[str]) -> None:
-    """Reads the flags and measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; expected flags only.")
+if __name__ == "__main__":
     # A program that was kept from an earlier run would make the first call warm.
     jax.config.update("jax_enable_compilation_cache", False)
-    workdir = pathlib.Path(flags.FLAGS.workdir).resolve()
-    try:
-        document = run(flags.FLAGS.config, workdir)
-    except (AutosplitError, OSError) as error:
-        sys.exit(f"search_speed: {error}")
-    print(f"\n{markdown_text(document)}\nThe results are in {workdir}")
-
-
-if __name__ == "__main__":
-    define_flags()
-    app.run(main, flags_parser=parse_flags)
+    run_program("search_speed", run, markdown_text)

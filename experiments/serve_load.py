@@ -23,10 +23,8 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
-from autosplit.errors import AutosplitError, CloudUnavailableError
+from autosplit.errors import CloudUnavailableError
 from autosplit.files import write_json, write_text
 from autosplit.hardware.network import Network
 from autosplit.reporting import run_record
@@ -37,18 +35,12 @@ from autosplit.serving.link import steady_conditions
 from autosplit.serving.load import Load, send_load
 from autosplit.serving.protocol import PROTOCOL_VERSION
 from autosplit.serving.shaper import shaping
-from experiments.flag_parsing import parse_flags
+from experiments.measuring_program import run_program
 from experiments.processes import ROOT, cloud_process
 from experiments.serve_load_case import Case, planned_case, small_case, stages_alone_s
 from experiments.serve_load_report import csv_text, load_figure, markdown_text
 
 PERCENTILES = (50, 95, 99)
-
-
-def define_flags() -> None:
-    """Defines this program's flags; not at import, where they would meet another program's."""
-    config_flags.DEFINE_config_file("config", "configs/serve_load.py", "What to measure.")
-    flags.DEFINE_string("workdir", None, "Directory for the results.", required=True)
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -264,18 +256,5 @@ def medians_of(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.median([one[name] for one in times])) for name in times[0]}
 
 
-def main(argv: Sequence[str]) -> None:
-    """Reads the flags and measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; expected flags only.")
-    workdir = pathlib.Path(flags.FLAGS.workdir).resolve()
-    try:
-        document = run(flags.FLAGS.config, workdir)
-    except (AutosplitError, OSError) as error:
-        sys.exit(f"serve_load: {error}")
-    print(f"\n{markdown_text(document)}\nThe results are in {workdir}")
-
-
 if __name__ == "__main__":
-    define_flags()
-    app.run(main, flags_parser=parse_flags)
+    run_program("serve_load", run, markdown_text)

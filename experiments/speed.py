@@ -13,34 +13,25 @@ from __future__ import annotations
 import os
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
 import autosplit
 from autosplit.converters import to_state_dict
-from autosplit.errors import AutosplitError, InputError
+from autosplit.errors import InputError
 from autosplit.files import write_json, write_text
 from autosplit.graph.running import prepare
 from autosplit.reporting import run_record
 from autosplit.reporting.canvas import save_figure
 from experiments import peers
-from experiments.flag_parsing import parse_flags
+from experiments.measuring_program import run_program
 from experiments.peers import Runner
 from experiments.speed_case import Case, float_runner, int8_runner, load_case
 from experiments.speed_report import csv_text, markdown_text, speed_figure
-
-
-def define_flags() -> None:
-    """Defines this program's flags; not at import, where they would meet another program's."""
-    config_flags.DEFINE_config_file("config", "configs/speed.py", "What to measure.")
-    flags.DEFINE_string("workdir", None, "Directory for the results.", required=True)
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -196,18 +187,5 @@ def in_turn(
     return [tuple(taken) for taken in times]
 
 
-def main(argv: Sequence[str]) -> None:
-    """Reads the flags and measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; expected flags only.")
-    workdir = pathlib.Path(flags.FLAGS.workdir).resolve()
-    try:
-        document = run(flags.FLAGS.config, workdir)
-    except (AutosplitError, OSError) as error:
-        sys.exit(f"speed: {error}")
-    print(f"\n{markdown_text(document)}\nThe results are in {workdir}")
-
-
 if __name__ == "__main__":
-    define_flags()
-    app.run(main, flags_parser=parse_flags)
+    run_program("speed", run, markdown_text)

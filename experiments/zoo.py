@@ -11,7 +11,6 @@ The work directory gets ``zoo.md``, ``zoo.csv``, ``zoo.json`` (rows and the run 
 from __future__ import annotations
 
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,12 +18,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
 from autosplit.data import COCO_NAMES, PACKAGES, fetch
 from autosplit.data.decoding import decode_image
-from autosplit.errors import AutosplitError, InputError
+from autosplit.errors import InputError
 from autosplit.evaluation import agreement, top_k_accuracy
 from autosplit.evaluation.coco import ImageDetections, evaluate_detections
 from autosplit.files import write_bytes, write_json, write_text
@@ -37,18 +34,12 @@ from autosplit.reporting.formats import format_percent
 from autosplit.reporting.tables import markdown_table
 from experiments import zoo_references
 from experiments.detections import in_photographs, jpeg_bytes, write_scores
-from experiments.flag_parsing import parse_flags
+from experiments.measuring_program import run_program
 from experiments.speed_report import csv_text
 from experiments.steps import Job, load_job
 
 Row = dict[str, Any]
 Pair = tuple[float, float] | None
-
-
-def define_flags() -> None:
-    """Defines this program's flags; not at import, where they would meet another program's."""
-    config_flags.DEFINE_config_file("config", "configs/zoo.py", "What to compare.")
-    flags.DEFINE_string("workdir", None, "Directory for the results.", required=True)
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -99,7 +90,9 @@ def job_config(
 
 def weights_of(config: ml_collections.ConfigDict, name: str) -> str:
     """Returns the package or file of a network's weights."""
-    return str(config.weights.get(name, name))
+    if name not in config.weights:
+        raise InputError(f"config.weights says nothing of {name}; name its package or its file.")
+    return str(config.weights[name])
 
 
 def classifier_row(config: ml_collections.ConfigDict, name: str, job: Job) -> Row:
@@ -247,18 +240,5 @@ The largest difference is that of the outputs over their largest value. Commit {
 """
 
 
-def main(argv: Sequence[str]) -> None:
-    """Reads the flags and compares."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; expected flags only.")
-    workdir = pathlib.Path(flags.FLAGS.workdir).resolve()
-    try:
-        document = run(flags.FLAGS.config, workdir)
-    except (AutosplitError, OSError) as error:
-        sys.exit(f"zoo: {error}")
-    print(f"\n{markdown_text(document)}\nThe results are in {workdir}")
-
-
 if __name__ == "__main__":
-    define_flags()
-    app.run(main, flags_parser=parse_flags)
+    run_program("zoo", run, markdown_text)
