@@ -35,7 +35,7 @@ def run_program(name: str, run: Run, markdown_text: Callable[[Mapping[str, Any]]
     # Given as an argument: a default is read here already, where nobody tells of a wrong field.
     given = any(word.partition("=")[0] in ("--config", "-config") for word in sys.argv[1:])
     argv = [sys.argv[0], *([] if given else [f"--config={default}"]), *sys.argv[1:]]
-    app.run(functools.partial(_main, name, run, markdown_text), argv, parse_flags)
+    app.run(functools.partial(_main, name, run, markdown_text), argv, flags_parser=parse_flags)
 
 
 def _main(
