@@ -43,7 +43,7 @@ from experiments.face_demo_page import serving_page
 from experiments.face_demo_plans import SPLITS, PlanSet, load_splits, prepare
 from experiments.face_demo_state import STAGES, Board, FrameResult, Limits, Settings, median_ms
 from experiments.flag_parsing import parse_flags
-from experiments.processes import ROOT, START_S, STOP_S
+from experiments.processes import ROOT, START_S, stopped_afterwards
 
 PREVIEW_QUALITY = 80
 SAMPLE_FRAMES = 4
@@ -279,15 +279,11 @@ def cloud_process(splits: pathlib.Path) -> Iterator[Mapping[str, str]]:
         ready = pathlib.Path(scratch) / "ready"
         command = [sys.executable, "-m", "experiments.face_demo_cloud",
                    "--workdir", str(splits), "--ready_file", str(ready)]  # fmt: skip
-        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
-            try:
-                yield _addresses(process, ready)
-            finally:
-                process.terminate()
-                try:
-                    process.wait(timeout=STOP_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        with (
+            subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process,
+            stopped_afterwards(process),
+        ):
+            yield _addresses(process, ready)
 
 
 def _addresses(process: subprocess.Popen[bytes], ready: pathlib.Path) -> Mapping[str, str]:

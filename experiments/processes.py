@@ -66,15 +66,21 @@ def cloud_process(split: pathlib.Path, scratch: pathlib.Path, *flags: str) -> It
     """Yields the address of a server that is ready, and stops it afterwards."""
     ready = scratch / "ready"
     command = _python("serve_cloud", "--split", split, "--ready_file", ready, *flags)
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    with subprocess.Popen(command, cwd=ROOT) as process, stopped_afterwards(process):
+        yield _bound_address(process, ready)
+
+
+@contextlib.contextmanager
+def stopped_afterwards(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Tells a process to end after the block, and kills it if it does not within `STOP_S`."""
+    try:
+        yield
+    finally:
+        process.terminate()
         try:
-            yield _bound_address(process, ready)
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _bound_address(process: subprocess.Popen[bytes], ready: pathlib.Path) -> str:

@@ -17,6 +17,7 @@ from autosplit.evaluation import agreement, output_error, top_k_accuracy
 from autosplit.graph.running import GraphWeights, prepare
 from autosplit.models.preprocessing import TORCHVISION
 from autosplit.profiling.assignment import Quantized, assignment_outputs, float_outputs
+from experiments.photograph_chunks import filled_chunks
 from experiments.steps import load_job
 
 
@@ -115,11 +116,9 @@ def in_chunks(
       f32[N, classes].
     """
     found = []
-    for begin in range(0, len(images), chunk):
-        part = images[begin : begin + chunk]
-        filled = np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
-        outputs = run([jnp.asarray(normalize(filled)[:, None])])
-        found.append(np.asarray(outputs[0])[: len(part), 0])
+    for part, count in filled_chunks(images, chunk):
+        outputs = run([jnp.asarray(normalize(part)[:, None])])
+        found.append(np.asarray(outputs[0])[:count, 0])
     return np.concatenate(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import autosplit
-from autosplit.data.letterboxing import boxes_in_photograph
-from autosplit.evaluation.coco import ImageDetections, evaluate_detections
+from autosplit.evaluation.coco import evaluate_detections
 from autosplit.graph.running import GraphWeights, flat_outputs
 from autosplit.profiling.assignment import (
     Assignment,
@@ -28,6 +27,8 @@ from autosplit.profiling.assignment import (
 from autosplit.profiling.image_codecs import decode_roundtrip
 from autosplit.profiling.many_assignments import with_weights
 from autosplit.workload import FLOAT_BITS
+from experiments.detections import in_photographs
+from experiments.photograph_chunks import filled_chunks
 from experiments.quantize_scores import score_logits
 from experiments.workload_case import Case
 
@@ -109,7 +110,8 @@ class Runner:
         heads = graph.layers[-1].inputs if case.is_detector else ()
         own = with_weights(weights, _quantize(weights, assignment))
         parts = []
-        for calls, valid in _chunks(case.job.normalize, images, case.config.evaluation.chunk):
+        for part, valid in filled_chunks(images, case.config.evaluation.chunk):
+            calls = jnp.asarray(case.job.normalize(part)[:, None])
             found = run_plan(graph, own, assignment, calls, heads)
             parts.append(jax.tree.map(lambda leaf, valid=valid: np.asarray(leaf)[:valid], found))
         outputs, compared = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -119,16 +121,7 @@ class Runner:
         case, truth = self.case, self.case.job.truth
         assert truth is not None
         boxes = jax.tree.unflatten(case.graph.out_tree, [leaf[:, 0] for leaf in found.outputs])
-        size = case.job.photographs.images.shape[1:3]
-        detections = []
-        for index, image in enumerate(truth.images):
-            valid = boxes.valid[index]
-            original = (image.height_pixels, image.width_pixels)
-            detections.append(ImageDetections(
-                boxes=boxes_in_photograph(boxes.boxes[index][valid], original, size),
-                scores=boxes.scores[index][valid], classes=boxes.classes[index][valid],
-            ))  # fmt: skip
-        scores = evaluate_detections(detections, truth)
+        scores = evaluate_detections(in_photographs(boxes, case.job.photographs), truth)
         # Where there is nothing to find they are no numbers.
         ap, ap50 = (None if math.isnan(ap) else ap for ap in (scores.ap, scores.ap50))
         return ap, ap50
@@ -181,11 +174,3 @@ def run_plan(
         return flat_outputs(graph, weights, known), [known[tensor] for tensor in kept]
 
     return jax.vmap(one)(calls)
-
-
-def _chunks(normalize: Any, images: np.ndarray, size: int) -> Iterator[tuple[jax.Array, int]]:
-    """Yields inputs ``[size, 1, H, W, 3]``, the last filled up, and how many of them count."""
-    for begin in range(0, len(images), size):
-        part = images[begin : begin + size]
-        filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        yield jnp.asarray(normalize(filled)[:, None]), len(part)

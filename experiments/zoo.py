@@ -35,6 +35,7 @@ from autosplit.reporting.tables import markdown_table
 from experiments import zoo_references
 from experiments.detections import in_photographs, jpeg_bytes, write_scores
 from experiments.measuring_program import run_program
+from experiments.photograph_chunks import filled_chunks
 from experiments.speed_report import csv_text
 from experiments.steps import Job, load_job
 
@@ -157,11 +158,8 @@ def compared(
 def outputs_of(model: Any, job: Job, batch: int) -> Iterator[Any]:
     """Yields the outputs of some images at a time, on the host."""
     apply = jax.jit(model.apply)
-    images = job.photographs.images
-    for begin in range(0, len(images), batch):
-        part = images[begin : begin + batch]
-        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        outputs, count = apply(job.variables, job.normalize(filled)), len(part)
+    for part, count in filled_chunks(job.photographs.images, batch):
+        outputs = apply(job.variables, job.normalize(part))
         yield jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], outputs)
 
 

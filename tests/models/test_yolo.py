@@ -13,6 +13,7 @@ from autosplit import converters, models
 from autosplit.errors import InputError
 from autosplit.models.darknet_cfg import parse_cfg
 from autosplit.models.yolo import NAMES, YOLO, create_yolo
+from tests.models.torch_modules import arrays, randomize
 
 SMALL = pathlib.Path(__file__).with_name("yolo_small.cfg").read_text()
 # As ultralytics' models of 2020 count them: without running statistics.
@@ -103,25 +104,7 @@ def build_reference(torch, text, epsilon=1e-4):
                 outputs.append(x)
             return heads
 
-    return randomize(torch, Network())
-
-
-def randomize(torch, module):
-    """Makes weights and running statistics random, with outputs of moderate size."""
-    generator = torch.Generator().manual_seed(1)
-    for key, tensor in module.state_dict().items():
-        noise = torch.rand(tensor.shape, generator=generator)
-        if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
-            tensor.copy_(0.5 + noise)
-        elif tensor.ndim > 1:
-            tensor.copy_((noise - 0.5) * (12 / tensor[0].numel()) ** 0.5)
-        elif tensor.is_floating_point():
-            tensor.copy_(noise - 0.5)
-    return module.eval()
-
-
-def arrays(module):
-    return {key: tensor.numpy().copy() for key, tensor in module.state_dict().items()}
+    return randomize(torch, Network()).eval()
 
 
 def heavy(name):
